@@ -151,11 +151,68 @@ class _Gathered:
         """When they were ready to be sent; None while more are awaited."""
 
 
+class _HeldRows:
+    """Rows that are ready, and held back while as many batches wait for a slot as there are slots.
+
+    Each batch is a run, of a hundred objects, so many that only wait would keep the garbage collector at work. Further
+    rows may join those that are held.
+
+    Args:
+        limiter: grants the slots.
+        send: begins a batch of some rows.
+    """
+
+    def __init__(self, limiter: Callable[[], ConcurrencyLimiter], send: Callable[[_Gathered], None]) -> None:
+        self._limiter = limiter
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._queues: dict[bool, deque[_Gathered]] = {False: deque(), True: deque()}
+        """By priority: urgent rows do not wait for others."""
+        self._look_timer: asyncio.TimerHandle | None = None
+        self.starting: set[Batch] = set()
+        """Batches that have not asked for a slot yet."""
+
+    def hold(self, gathered: _Gathered) -> None:
+        """Begin a batch of these rows as soon as few enough others wait, but no later than after `_LONGEST_HOLD`."""
+        gathered.since = self._loop.time()
+        queue = self._queues[gathered.urgent]
+        queue.append(gathered)
+        self._begin(queue)
+        self._look_later(queue)
+
+    def begin(self, *, urgent: bool) -> None:
+        """Begin batches of the rows of a priority, as many as may wait for a slot."""
+        if queue := self._queues[urgent]:
+            self._begin(queue)
+
+    def take_all(self) -> list[_Gathered]:
+        """Return all rows that are held, which are held no longer."""
+        taken = [gathered for queue in self._queues.values() for gathered in queue]
+        for queue in self._queues.values():
+            queue.clear()
+        return taken
+
+    def _begin(self, queue: deque[_Gathered], since: float = 0.0) -> None:
+        """Begin batches, as many as may wait, and of all rows that are held ``since`` then."""
+        limiter = self._limiter()
+        while queue and (
+            limiter.admits(urgent=queue[0].urgent, besides=len(self.starting)) or (queue[0].since or 0.0) <= since
+        ):
+            self._send(queue.popleft())
+
+    def _look_later(self, queue: deque[_Gathered]) -> None:
+        if queue and self._look_timer is None:
+            self._look_timer = self._loop.call_later(_LOOK_AGAIN, self._look)
+
+    def _look(self) -> None:
+        self._look_timer = None
+        for queue in self._queues.values():
+            self._begin(queue, since=self._loop.time() - _LONGEST_HOLD)
+            self._look_later(queue)
+
+
 class Batcher:
     """Gathers rows that can share a request.
-
-    Rows that are ready are held back while as many batches wait for a slot as there are slots. Each batch is a run, of
-    a hundred objects, so many that only wait would keep the garbage collector at work. Further rows may join.
 
     Args:
         send: returns a coroutine that sends a batch and gives each of its rows an outcome: an answer, an exception or
@@ -179,18 +236,13 @@ class Batcher:
     ) -> None:
         self._send = send
         self._max_rows = max_rows
-        self._limiter = limiter
         self._linger = linger
         self._max_pending = max_pending
         self._trace = trace
         self._pending = 0
         self._loop = asyncio.get_running_loop()
         self._gathering: dict[Hashable, _Gathered] = {}
-        self._held: dict[bool, deque[_Gathered]] = {False: deque(), True: deque()}
-        """Rows that are ready, by priority: urgent ones do not wait for others."""
-        self._starting: set[Batch] = set()
-        """Batches that have not asked for a slot yet."""
-        self._look_timer: asyncio.TimerHandle | None = None
+        self._held = _HeldRows(limiter, self._send_gathered)
         self._sending: set[Batch] = set()
         self._closed = False
 
@@ -220,10 +272,8 @@ class Batcher:
         """End all calls; those without an answer raise `ClientStateError`."""
         self._closed = True
         # Rows that are held back are in both, as long as others may join them.
-        gathered = dict.fromkeys([*self._gathering.values(), *self._held[False], *self._held[True]])
+        gathered = dict.fromkeys([*self._gathering.values(), *self._held.take_all()])
         self._gathering.clear()
-        for held in self._held.values():
-            held.clear()
         # A batch that is never sent fails its callers in the way that others do.
         callers = [caller for rows in gathered for caller in rows.callers]
         Batch(callers, self._start_parts, self._loop.time()).fail(self._ended_early())
@@ -246,30 +296,9 @@ class Batcher:
             self._loop.call_later(self._linger, self._hold, gathered)
 
     def _hold(self, gathered: _Gathered) -> None:
-        """Begin a batch of these rows as soon as few enough others wait, but no later than after `_LONGEST_HOLD`."""
-        if gathered.since is not None or self._closed:
-            return
-        gathered.since = self._loop.time()
-        held = self._held[gathered.urgent]
-        held.append(gathered)
-        self._begin(held)
-        if held and self._look_timer is None:
-            self._look_timer = self._loop.call_later(_LOOK_AGAIN, self._look)
-
-    def _begin(self, held: deque[_Gathered], since: float = 0.0) -> None:
-        """Begin batches of the rows that are held, as many as may wait, and of all that are held ``since`` then."""
-        limiter = self._limiter()
-        while held and (
-            limiter.admits(urgent=held[0].urgent, besides=len(self._starting)) or (held[0].since or 0.0) <= since
-        ):
-            self._send_gathered(held.popleft())
-
-    def _look(self) -> None:
-        self._look_timer = None
-        for held in self._held.values():
-            self._begin(held, since=self._loop.time() - _LONGEST_HOLD)
-            if held and self._look_timer is None:
-                self._look_timer = self._loop.call_later(_LOOK_AGAIN, self._look)
+        # A full batch is held at once, and its timer finds it held already.
+        if gathered.since is None and not self._closed:
+            self._held.hold(gathered)
 
     def _send_gathered(self, gathered: _Gathered) -> None:
         assert gathered.since is not None
@@ -281,12 +310,12 @@ class Batcher:
 
     def started(self, batch: Batch) -> None:
         """Note that the run of a batch begins, which asks for a slot at once."""
-        self._starting.discard(batch)
+        self._held.starting.discard(batch)
 
     def settled(self, batch: Batch) -> None:
         """Begin the batch after one whose callers all have an outcome."""
-        if (held := self._held[batch.call.urgent]) and not self._closed:
-            self._begin(held)
+        if not self._closed:
+            self._held.begin(urgent=batch.call.urgent)
 
     def _start_parts(self, callers: Sequence[_Caller], since: float, attempts: int, alone: bool) -> None:
         size = 1 if alone else max(1, (len(callers) + 1) // 2)
@@ -301,13 +330,13 @@ class Batcher:
             return
         batch.task = task = self._loop.create_task(job)
         self._sending.add(batch)
-        self._starting.add(batch)
+        self._held.starting.add(batch)
         task.add_done_callback(lambda task: self._ended(batch, task))
 
     def _ended(self, batch: Batch, task: asyncio.Task[None]) -> None:
         """Fail the callers that a batch leaves without an outcome, however it ended."""
         self._sending.discard(batch)
-        self._starting.discard(batch)  # a task that is cancelled before it begins runs no code of its own
+        self._held.starting.discard(batch)  # a task that is cancelled before it begins runs no code of its own
         self.settled(batch)
         error = self._ended_early() if task.cancelled() else task.exception()
         if batch.open:
