@@ -134,6 +134,7 @@ class KeptColumns:
             if first < last:
                 yield {name: piece[first:last] for name, piece in pieces.items()}
             row += n_rows
+            # A run of the first rows need not read the rest of a large input.
             if stop is not None and row >= stop:
                 break
         for path, stamp in stamps.items():

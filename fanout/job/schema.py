@@ -38,6 +38,7 @@ def job_schema() -> dict[str, Any]:
             for kind in key.get("anyOf", [key]):
                 if kind.get("type") == "integer":
                     kind["minimum"] = 1
+    # Their values are functions, which no job file can hold.
     for name in PYTHON_ONLY:
         del tables["RetryPolicy"]["properties"][name]
     auth = tables["AuthTable"]

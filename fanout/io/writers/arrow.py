@@ -99,6 +99,8 @@ class ArrowTableSink(SpoolSink):
         self._import = _ArrowImport(self._format)
 
     def _require_holdable(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        # Arrow has neither complex numbers nor long doubles, and rows without an element do not show how many there
+        # are.
         if dtype.char in "FDGg" or 0 in shape:
             problem = f"dtype {dtype}" if dtype.char in "FDGg" else f"rows of shape {list(shape)}"
             raise cannot_hold(name, f"has {problem}, which {self._format} cannot hold", "write to a .npy file")
@@ -272,6 +274,7 @@ def _id_array(ids: list[Any], kind: Arrow) -> Arrow:
 
     ok = np.array([one is not None for one in ids], bool)
     present = [one for one in ids if one is not None]
+    # Ids that are all integers go through numpy, without an object of Arrow for each.
     if kind != pa.string():
         numbers = np.array(present, kind.to_pandas_dtype())
         return _array(numbers.dtype, (), ok, numbers.tobytes(), b"")

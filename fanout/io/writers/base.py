@@ -90,6 +90,7 @@ class FileSink(ABC):
         """
         # A folder or a link may have taken a file's name since the sink was made.
         check_names(self.path)
+        # Before the first request is paid for: the store may be out of reach since the job was checked.
         if self.destination is not None:
             self.destination.require_writable()
         try:
