@@ -81,6 +81,7 @@ async def run_into(
     if journal is not None and (result := await finished(sink, journal, control)) is not None:
         return result
     state = journal.state if journal else JournalState({})
+    # Bounds the chunks that are answered and not written yet, and so the memory.
     window = ConcurrencyLimiter(room_for(session.concurrency))
     content = content_of(rows) if journal is not None else None
     if journal is not None and content is not None:
@@ -107,6 +108,7 @@ async def run_into(
             jobs=jobs,
             call=call,
         )
+        # A sync to the disk costs nearly the same for many chunks as for one.
         group = max(_GROUP_CHUNKS, session.concurrency) if journal else 1
         path = sink.path if isinstance(sink, FileSink) else None
         writer = _Writer(run, queue, storing(sink, journal), status, window, group, path)

@@ -150,6 +150,7 @@ class Session:
         await self.runs.close()
         for telemetry in self._settings.telemetry:
             telemetry.unfollow(self)
+        # After the runs, as it returns the permits of their requests.
         if self._group.shared is not None:
             await self._group.shared.close()
         self._group.decoder.close()
@@ -208,12 +209,14 @@ class Session:
         """Divide ``rows`` as `chunker` does, without those that the cache knows or that share a request."""
         if self._store is None and not self._settings.dedupe:
             return self.chunker(rows, window, skip)
+        # Without a window and without packing: these bound the chunks that are cut of the rows which have to be sent.
         every = chunker_of(rows, self._settings.chunks.rows, skip=skip)
         store, dedupe = self._store or own_store(), self._settings.dedupe
         shares = Shares(store, dedupe=dedupe, window=window, call=context_of_call(call))
         return SharingChunker(every, shares, window=window, skip=skip, packing=self._packing())
 
     def _packing(self) -> Packing:
+        # Each run packs for itself, with the scale that all of them have measured.
         chunks, meter = self._settings.chunks, self._group.costs.meter
         return Packing(self._scale, meter, max_bytes=chunks.max_bytes, max_tokens=chunks.max_tokens)
 
