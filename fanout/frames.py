@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from importlib import import_module
+from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -29,6 +30,8 @@ ERROR = "error"
 
 _NOT_SENT = "no answer: the run was stopped"
 _SHOWN_FAILURES = 5
+_MOST_LISTED = 2**31 - 1
+_REMEDIES = {"Series": "send series.to_frame()", "LazyFrame": "send frame.collect()"}
 
 
 class Reasons:
@@ -109,13 +112,15 @@ def with_answers(frame: Frame, keep: Sequence[str] | str, result: Result) -> Fra
         keep: its columns to keep; ``"*"`` for all.
         result: the answers to all of its rows.
     """
-    kept = column_names(frame) if keep == "*" else _names(keep)
+    # All columns are kept as they are, since several of them may have one name.
+    everything = keep == "*"
+    kept = column_names(frame) if everything else list(dict.fromkeys(_names(keep)))
     error = free_name(ERROR, kept)
     answers = _named_outputs(result, {*kept, error})
     columns = {**answers, error: _reasons(result)}
     if _library(frame) == "pandas":
         added = to_pandas(columns, result.ok, list(answers), frame.index)
-        return _import("pandas", "pandas").concat([frame[kept], added], axis=1)
+        return _import("pandas", "pandas").concat([frame if everything else frame[kept], added], axis=1)
     table = to_arrow(columns, result.ok, list(answers))
     if _library(frame) == "polars":
         polars = _import("polars", "polars")
@@ -124,7 +129,8 @@ def with_answers(frame: Frame, keep: Sequence[str] | str, result: Result) -> Fra
         datasets = _import("datasets", "datasets")
         # Kept columns stay where they are, in memory or on the disk.
         return datasets.concatenate_datasets([frame.select_columns(kept), datasets.Dataset(table)], axis=1)
-    kept_table = _import("pyarrow", "arrow").table(frame).select(kept)
+    kept_table = _import("pyarrow", "arrow").table(frame)
+    kept_table = kept_table if everything else kept_table.select(kept)
     for name in table.column_names:
         kept_table = kept_table.append_column(table.schema.field(name), table.column(name))
     return kept_table
@@ -144,16 +150,20 @@ def rows_of(frame: Frame, columns: Sequence[str] | str | None, keep: Sequence[st
     _require_columns(frame, [] if keep == "*" else _names(keep), "keep")
     if columns is None:
         return frame
-    _require_columns(frame, _names(columns), "columns")
+    names = _names(columns)
+    _require_columns(frame, names, "columns")
     if _library(frame) in ("pandas", "polars"):
-        return frame[columns if isinstance(columns, str) else list(columns)]
+        return frame[names if _are_several(columns) else columns]
     if _library(frame) == "datasets":
-        return frame.select_columns(_names(columns))
-    return _import("pyarrow", "arrow").table(frame).select(_names(columns))
+        return frame.select_columns(names)
+    return _import("pyarrow", "arrow").table(frame).select(names)
 
 
 def column_names(frame: Frame) -> list[str]:
     """Return the names of a frame's columns. Raises `ConfigError` if it is no frame."""
+    kind = type(frame).__name__
+    if _library(frame) in ("pandas", "polars") and kind in _REMEDIES:
+        raise ConfigError(f"frame must be a table, not a {kind}: {_REMEDIES[kind]}", key="frame")
     if _library(frame) in ("pandas", "polars") and hasattr(frame, "columns"):
         return list(frame.columns)
     if _library(frame) == "datasets" and hasattr(frame, "features") and hasattr(frame, "__len__"):
@@ -164,7 +174,6 @@ def column_names(frame: Frame) -> list[str]:
     if hasattr(frame, "__arrow_c_stream__") and hasattr(frame, "__len__"):
         names: list[str] = _import("pyarrow", "arrow").table(frame).column_names
         return names
-    kind = type(frame).__name__
     known = "a frame of pandas or polars, an Arrow table, or a dataset of Hugging Face"
     if hasattr(frame, "__arrow_c_stream__"):
         kind += ", whose stream can be read only once: make it a table with pyarrow.table(...)"
@@ -172,7 +181,12 @@ def column_names(frame: Frame) -> list[str]:
 
 
 def _names(columns: Sequence[str] | str) -> list[str]:
-    return [columns] if isinstance(columns, str) else list(columns)
+    return list(columns) if _are_several(columns) else [columns]  # type: ignore[list-item]
+
+
+def _are_several(columns: object) -> bool:
+    # pandas numbers the columns of a table without names.
+    return isinstance(columns, Iterable) and not isinstance(columns, str)
 
 
 def _require_columns(frame: Frame, names: Sequence[str], option: str) -> None:
@@ -182,6 +196,8 @@ def _require_columns(frame: Frame, names: Sequence[str], option: str) -> None:
         if name not in known:
             listed = ", ".join(map(repr, known[:30]))
             raise ConfigError(f"the frame has no column {name!r}; it has {listed}", key=option)
+        if known.count(name) > 1:
+            raise ConfigError(f"the frame has {known.count(name)} columns {name!r}: rename all but one", key=option)
 
 
 def result_html(result: Result) -> str:
@@ -255,7 +271,11 @@ def _nested(pa: Any, elements: Any, shape: tuple[int, ...], ok: Array) -> Any:
     if len(shape) == 1:
         places = np.where(ok, np.cumsum(ok) - 1, 0)
         return elements.take(pa.array(places, mask=~ok))
-    for length in reversed(shape[2:]):
-        elements = pa.ListArray.from_arrays(np.arange(0, len(elements) + 1, length, dtype=np.int32), elements)
-    ends = np.concatenate(([0], np.cumsum(ok) * shape[1])).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(ends), elements, mask=pa.array(~ok))
+    # The offsets of the usual lists have 32 bits, and would wrap around without an error.
+    is_large = len(elements) > _MOST_LISTED
+    lists, offsets = (pa.LargeListArray, np.int64) if is_large else (pa.ListArray, np.int32)
+    for axis in reversed(range(2, len(shape))):
+        n_lists = int(ok.sum()) * prod(shape[1:axis])
+        elements = lists.from_arrays((np.arange(n_lists + 1) * shape[axis]).astype(offsets), elements)
+    ends = np.concatenate(([0], np.cumsum(ok) * shape[1])).astype(offsets)
+    return lists.from_arrays(pa.array(ends), elements, mask=pa.array(~ok))

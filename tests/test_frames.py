@@ -50,6 +50,20 @@ def test_a_result_becomes_an_arrow_table_with_nulls_and_reasons() -> None:
         assert (rows[row]["ok"], rows[row]["reason"]) == (False, reason)
 
 
+def test_a_column_with_more_numbers_than_32_bits_count_has_large_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = outcome().to_arrow()
+    monkeypatch.setattr("fanout.frames._MOST_LISTED", 3)
+    large = outcome().to_arrow()
+    assert large.to_pylist() == usual.to_pylist()
+    assert [pa.types.is_large_list(large.schema.field(name).type) for name in ("vector", "matrix")] == [True, True]
+    assert pl.from_arrow(large)["vector"].to_list() == [[0.0, 1.0], None, [4.0, 5.0], None]
+
+
+def test_matrices_without_a_column_stay_empty() -> None:
+    table = outcome({"m": np.empty((4, 2, 0))}).to_arrow()
+    assert table["m"].to_pylist() == [[[], []], None, [[], []], None]
+
+
 def test_a_frame_of_pandas_keeps_integers_exact() -> None:
     frame = outcome().to_pandas()
     assert frame["label"].tolist()[2] == 2**60 + 1
@@ -131,6 +145,54 @@ class _Scores:
 def test_what_is_no_table_is_refused() -> None:
     with fanout.SyncClient("http://host/score", codec="json") as client, pytest.raises(ConfigError, match="not list"):
         client.map_frame([1, 2], columns="text")
+
+
+@pytest.mark.parametrize(
+    ("frame", "options", "message"),
+    [
+        (pd.Series([1.0], name="x"), {}, r"not a Series: send series\.to_frame\(\)"),
+        (pl.Series("x", [1.0]), {}, r"not a Series: send series\.to_frame\(\)"),
+        (pl.LazyFrame({"x": [1.0]}), {"columns": "x"}, r"not a LazyFrame: send frame\.collect\(\)"),
+        (pd.DataFrame({"x": [1.0]}), {"keep": None}, "the frame has no column None; it has 'x'"),
+        (pd.DataFrame({"x": [1.0]}), {"columns": 0}, "the frame has no column 0; it has 'x'"),
+        (pa.Table.from_arrays([[1.0], [2.0]], ["x", "x"]), {"columns": "x"}, "has 2 columns 'x': rename all but one"),
+    ],
+)
+def test_foreseeable_mistakes_with_frames_are_explained(frame: Any, options: dict[str, Any], message: str) -> None:
+    with fanout.SyncClient("http://host/score", codec="json") as client, pytest.raises(ConfigError, match=message):
+        client.map_frame(frame, **options)
+
+
+@pytest.mark.parametrize("library", ["pandas", "pyarrow"])
+async def test_columns_that_are_not_sent_may_share_a_name(library: str) -> None:
+    names, columns = ["a", "a", "text"], [[1], [2], ["bb"]]
+    codec = fanout.codec("json", request={"texts": "{{rows}}"}, answers="answers")
+    frame = pa.Table.from_arrays(columns, names)
+    async with fanout.Client("http://host/score", codec=codec, transport=_Scores()) as client:
+        given = frame if library == "pyarrow" else frame.to_pandas()
+        scored = await client.map_frame(given, columns="text")
+    assert fanout.frames.column_names(scored) == [*names, "value", "error"]
+    assert list(scored.iloc[0] if library == "pandas" else [c[0].as_py() for c in scored.columns])[:4] == [
+        1,
+        2,
+        "bb",
+        2,
+    ]
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table])
+async def test_a_column_that_is_named_twice_is_kept_once(library: Any) -> None:
+    codec = fanout.codec("json", request={"texts": "{{rows}}"}, answers="answers")
+    async with fanout.Client("http://host/score", codec=codec, transport=_Scores()) as client:
+        scored = await client.map_frame(library(COLUMNS), columns="text", keep=["id", "id"])
+    assert fanout.frames.column_names(scored) == ["id", "value", "error"]
+
+
+async def test_a_numbered_column_of_pandas_is_sent_by_its_number() -> None:
+    codec = fanout.codec("json", request={"texts": "{{rows}}"}, answers="answers")
+    async with fanout.Client("http://host/score", codec=codec, transport=_Scores()) as client:
+        scored = await client.map_frame(pd.DataFrame([["a", 1], ["bb", 2]]), columns=0, keep=1)
+    assert scored.to_dict("list") == {1: [1, 2], "value": [1.0, 2.0], "error": [None, None]}
 
 
 def test_a_stream_without_a_length_is_refused_with_the_remedy() -> None:
