@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import os
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -24,6 +26,9 @@ _NEEDED_LATER = (
 )
 
 _BLOCK = 16 * 2**20
+
+# Parameters of mallopt(3).
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def import_all() -> None:
@@ -72,6 +77,12 @@ def retain_heap() -> None:
     of answers of some hundred KiB. Other allocators are not affected.
     """
     bytes(_BLOCK)  # nothing touches these pages, so the block takes no memory; it is freed at once
+    # Dask sets this variable for its workers, which turns the adjustment off.
+    if "MALLOC_TRIM_THRESHOLD_" in os.environ:
+        with suppress(OSError, AttributeError):  # not glibc
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(_M_MMAP_THRESHOLD, _BLOCK)
+            mallopt(_M_TRIM_THRESHOLD, 2 * _BLOCK)
 
 
 def _in_use() -> int:

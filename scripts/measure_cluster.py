@@ -6,6 +6,9 @@
 Times are from the first request to the last response, as the server sees them: starting an engine is not in them, and
 is printed by itself. The processor time is that of all processes of a run but the server, less that of a run of one
 request a worker. Each figure is the best of three, taken in turns, because other work on the machine only adds to it.
+
+Of `map_batches` (Ray) and `map_blocks` (Dask), the processor time of a row is printed beside that of `Client.map` in
+one process. Rows and answers stay with the engine, as they do between two steps of its program.
 """
 
 from __future__ import annotations
@@ -17,20 +20,24 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.request import urlopen
 
 import numpy as np
 from aiohttp import web
 
+import fanout
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 WIDTH, CHUNK = 768, 64
 ROUNDS = 3
+OUTPUTS = {"y": ("float32", (WIDTH,))}
 
 JOB = """
 [input]
@@ -86,8 +93,10 @@ def server(latency: float) -> Iterator[str]:
     command = [sys.executable, __file__, "--serve", str(latency)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        process.terminate()
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.terminate()
 
 
 class Bench:
@@ -99,17 +108,17 @@ class Bench:
 
     def run(self, n_rows: int, *options: str) -> tuple[float, float]:
         """Run a job; return seconds between the first request and the last response, and processor seconds."""
-        job = self._job(n_rows)
-        before = _processor_seconds()
-        subprocess.run(self._command(job, *options), check=True)
-        return self.span(), _processor_seconds() - before
+        return self._run([self._command(self._job(n_rows), *options)])
 
-    def run_two(self, n_rows: int) -> float:
-        """Run two independent jobs at the same time, each with half of the rows; return the seconds of both."""
-        jobs = [self._job(n_rows // 2, concurrency=8) for _ in range(2)]
-        for process in [subprocess.Popen(self._command(job)) for job in jobs]:
-            assert process.wait() == 0
-        return self.span()
+    def run_two(self, n_rows: int) -> tuple[float, float]:
+        """Run two independent jobs at the same time, each with half of the rows; return the same of both."""
+        return self._run([self._command(self._job(n_rows // 2, concurrency=8)) for _ in range(2)])
+
+    def _run(self, commands: list[list[str]]) -> tuple[float, float]:
+        with Meter() as meter:
+            for process in [subprocess.Popen(command, env=meter.environment) for command in commands]:
+                assert process.wait() == 0
+            return self.span(), meter.seconds()
 
     def span(self) -> float:
         with urlopen(f"{self.url}/span") as response:  # noqa: S310 - of this machine
@@ -128,9 +137,51 @@ class Bench:
         return [sys.executable, "-m", "fanout", "run", str(job), "--quiet", *options]
 
 
-def _processor_seconds() -> float:
-    times = os.times()
-    return times.children_user + times.children_system
+class Meter:
+    """Adds up the processor time of processes and all that they start, even of those that nobody waits for (Ray's).
+
+    A variable of their environment marks them. What a process takes after the last look at it is not counted.
+    """
+
+    _PERIOD = 0.05
+    _TICKS = os.sysconf("SC_CLK_TCK")
+
+    def __init__(self) -> None:
+        self._mark = f"MEASURED={os.getpid()}.{time.monotonic_ns()}"
+        self.environment = os.environ | dict([self._mark.split("=")])
+        self._ticks: dict[str, int] = {}
+        self._others: set[str] = set()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Meter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def seconds(self) -> float:
+        self._look()
+        return sum(self._ticks.values()) / self._TICKS
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._PERIOD):
+            self._look()
+
+    def _look(self) -> None:
+        for pid in (path.name for path in Path("/proc").glob("[0-9]*")):
+            if pid not in self._others:
+                with suppress(OSError):
+                    self._look_at(pid)
+
+    def _look_at(self, pid: str) -> None:
+        if pid not in self._ticks and self._mark.encode() not in Path("/proc", pid, "environ").read_bytes():
+            self._others.add(pid)
+            return
+        fields = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
+        self._ticks[pid] = max(self._ticks.get(pid, 0), int(fields[11]) + int(fields[12]))
 
 
 def measure_shards(engine: str, requests: int, latency: float) -> dict[str, Any]:
@@ -156,23 +207,146 @@ def measure_shards(engine: str, requests: int, latency: float) -> dict[str, Any]
         "start (s)": round(start_seconds, 1),
         "wall of one process (s)": round(seconds["one"], 2),
         "wall / one process": round(seconds["cluster"] / seconds["one"], 3),
-        # The workers of Ray are no descendants that this process waits for.
-        "CPU / one process": None if engine == "ray" else round(busy["cluster"] / busy["one"], 3),
-        "throughput / two processes": round(min(two) / seconds["cluster"], 3),
+        "CPU / one process": round(busy["cluster"] / busy["one"], 3),
+        # Two processes at a time take more of it than one, because they share caches and cores.
+        "CPU / two processes": round(busy["cluster"] / (min(cpu for _, cpu in two) - 2 * start_one), 3),
+        "throughput / two processes": round(min(wall for wall, _ in two) / seconds["cluster"], 3),
     }
+
+
+BATCH_ROWS = 64 * CHUNK
+
+
+def measure_batches(engine: str, requests: int) -> dict[str, Any]:
+    """Compare the processor time of a row in batches of an engine with that of a plain ``map``."""
+    with server(0.0) as url:
+        costs: dict[str, list[float]] = {"plain": [], engine: []}
+        for _ in range(ROUNDS):
+            for name, found in costs.items():
+                found.append(_cost_of_a_row(name, url, requests))
+    best = {name: min(found) for name, found in costs.items()}
+    return {
+        "engine": engine,
+        "CPU of a row in map (us)": round(best["plain"] * 1e6, 1),
+        "CPU of a row in batches (us)": round(best[engine] * 1e6, 1),
+        "batches / map": round(best[engine] / best["plain"], 3),
+    }
+
+
+def _cost_of_a_row(name: str, url: str, requests: int) -> float:
+    """Return the processor seconds of a row, by the difference of a long and a short run in one process."""
+    sizes = (2 * BATCH_ROWS, requests * CHUNK)
+    command = [sys.executable, __file__, "--batches", name, url, *map(str, sizes)]
+    with (
+        Meter() as meter,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=meter.environment) as process,
+    ):
+        assert process.stdout is not None
+        # A line after the start, and after each of the two runs.
+        marks = [meter.seconds() for line in process.stdout if line == "done\n"]
+        assert process.wait() == 0
+    first, second = marks[1] - marks[0], marks[2] - marks[1]
+    return (second - first) / (sizes[1] - sizes[0])
+
+
+def run_batches(name: str, url: str, sizes: list[int]) -> None:
+    """Send so many rows once for each size, and print a line after each."""
+    codec, limits = fanout.codec("v1", dtype="float32"), fanout.Limits(concurrency=16)
+    target = {"endpoint": f"{url}/v1/models/m:predict", "codec": codec, "chunk_rows": CHUNK, "limits": limits}
+    rows = np.random.default_rng(1).random((max(sizes), WIDTH), np.float32)
+    with {"plain": _plain, "ray": _ray, "dask": _dask}[name](target, rows) as run:
+        for n_rows in (CHUNK, *sizes):
+            run(n_rows)
+            time.sleep(0.5)  # for what an engine does afterwards
+            print("done", flush=True)
+
+
+Rows: TypeAlias = "np.ndarray[Any, Any]"
+Runner: TypeAlias = "Callable[[int], None]"
+
+
+@contextmanager
+def _plain(target: dict[str, Any], rows: Rows) -> Iterator[Runner]:
+    async def send(n_rows: int) -> None:
+        async with fanout.Client(**target) as client:
+            assert len(await client.map(rows[:n_rows])) == n_rows
+
+    yield lambda n_rows: asyncio.run(send(n_rows))
+
+
+@contextmanager
+def _ray(target: dict[str, Any], rows: Rows) -> Iterator[Runner]:
+    import ray
+
+    import fanout.ray
+
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+
+    def run(n_rows: int) -> None:
+        dataset = ray.data.from_numpy(np.array_split(rows[:n_rows], max(2, n_rows // BATCH_ROWS)))
+        answered = fanout.ray.map_batches(dataset, target, column="data", outputs=OUTPUTS).materialize()
+        assert answered.count() == n_rows
+
+    yield run
+    ray.shutdown()
+
+
+@contextmanager
+def _dask(target: dict[str, Any], rows: Rows) -> Iterator[Runner]:
+    import dask
+    import dask.array as da
+    from distributed import Client, LocalCluster, wait
+
+    import fanout.dask
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "rows.npy")
+        np.save(file, rows)
+
+        def run(n_rows: int) -> None:
+            starts = range(0, n_rows, BATCH_ROWS)
+            blocks = [
+                da.from_delayed(
+                    dask.delayed(_block)(file, start, min(BATCH_ROWS, n_rows - start)),
+                    (min(BATCH_ROWS, n_rows - start), WIDTH),
+                    np.float32,
+                )
+                for start in starts
+            ]
+            answers = fanout.dask.map_blocks(da.concatenate(blocks), target, outputs=OUTPUTS)
+            kept = dask.persist(*answers.values())
+            wait(kept)
+            assert kept[1].all().compute()
+
+        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
+            yield run
+
+
+def _block(file: Path, start: int, n_rows: int) -> Rows:
+    return np.array(np.load(file, mmap_mode="r")[start : start + n_rows])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("engines", nargs="*", default=["processes"])
     parser.add_argument("--requests", type=int, default=600)
+    parser.add_argument("--only", choices=("shards", "batches"), help="measure these alone")
     parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--batches", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve is not None:
         asyncio.run(serve(arguments.serve))
+    if arguments.batches is not None:
+        name, url, *sizes = arguments.batches
+        run_batches(name, url, [int(size) for size in sizes])
+        return
     for engine in arguments.engines:
-        for latency in (0.05, 0.0):
-            print(json.dumps(measure_shards(engine, arguments.requests, latency)), flush=True)
+        if arguments.only != "batches":
+            for latency in (0.05, 0.0):
+                print(json.dumps(measure_shards(engine, arguments.requests, latency)), flush=True)
+        if arguments.only != "shards" and engine != "processes":
+            print(json.dumps(measure_batches(engine, 2 * arguments.requests)), flush=True)
 
 
 if __name__ == "__main__":

@@ -175,9 +175,10 @@ print(faults())
 """
 
 
-def pages_cleared(keep: str) -> int:
+def pages_cleared(keep: str, **variables: str) -> int:
     """For every 8 MiB that were freed and are asked for again, in a process of its own."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "LD_"))}
+    plain |= variables
     command = [sys.executable, "-c", COUNT.format(keep=keep)]
     return int(subprocess.run(command, env=plain, check=True, capture_output=True, text=True).stdout)
 
@@ -186,3 +187,6 @@ def pages_cleared(keep: str) -> int:
 def test_freed_memory_is_not_cleared_again() -> None:
     assert pages_cleared("") > 500
     assert pages_cleared("retain_heap()") < 50
+    # As in a worker of Dask.
+    assert pages_cleared("", MALLOC_TRIM_THRESHOLD_="65536") > 500
+    assert pages_cleared("retain_heap()", MALLOC_TRIM_THRESHOLD_="65536") < 50

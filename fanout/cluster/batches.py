@@ -178,9 +178,8 @@ def _column(name: str, form: tuple[Any, tuple[int, ...]], values: Mapping[str, A
     has_texts, shape = form[0] == "str", form[1]
     dtype = np.dtype(object if has_texts else form[0])
     fill: Any = "" if has_texts else np.nan if dtype.kind in "fc" else 0
-    column: Array = np.full((len(ok), *shape), fill, dtype)
     if not values:
-        return column
+        return np.full((len(ok), *shape), fill, dtype)
     # A single output has no name of its own.
     array = values[""] if list(values) == [""] else values.get(name)
     if array is None:
@@ -193,6 +192,9 @@ def _column(name: str, form: tuple[Any, tuple[int, ...]], values: Mapping[str, A
             f"{list(array.shape[1:])}",
             key="outputs",
         )
+    if array.dtype == dtype and ok.all():
+        return array
+    column: Array = np.full((len(ok), *shape), fill, dtype)
     if is_text:
         column[ok] = array[ok].tolist()
         return column
