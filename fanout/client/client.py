@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from fanout.frames import Frame
     from fanout.io.readers import Source
     from fanout.limits import Cost, RateLimiter
-    from fanout.settings import Endpoints, Hedge, Prices, RetryPolicy, Timeouts
+    from fanout.settings import Endpoint, Endpoints, Hedge, Prices, RetryPolicy, Timeouts
     from fanout.statistics import Latencies
     from fanout.telemetry.base import Telemetry
     from fanout.transport import HeaderSource, Transport, TransportWrapper
@@ -154,16 +154,8 @@ class Client(Generic[V]):
         if not is_offline(transport):
             auth, limits = resolved(auth, "auth"), resolved(limits, "limits")
         self._codec = _codec_of(codec)
-        # A single text is an iterable of characters, which would all be too short to be secrets.
-        texts = [secrets] if isinstance(secrets, str) else secrets
-        self._redactor = texts if isinstance(texts, Redactor) else Redactor(texts)
         # The redactor must know the credentials before the first message is made, even that of a failing option.
-        for one, _ in self._endpoints:
-            self._redactor.add(secrets_of(one.url, one.headers))
-        if isinstance(auth, Auth):
-            self._redactor.add(auth.secrets)
-        if isinstance(limits, Limits) and limits.shared is not None:
-            self._redactor.add(secrets_of(limits.shared, {}))
+        self._redactor = _redactor_of(secrets, [one for one, _ in self._endpoints], auth, limits)
         self._settings = ClientSettings(
             chunks=chunks,
             limits=preset.limits if preset and limits is None else limits,
@@ -542,6 +534,26 @@ class Client(Generic[V]):
             )
         self._session.check()
         return self._session
+
+
+def _redactor_of(
+    secrets: Iterable[str] | Redactor,
+    endpoints: Iterable[Endpoint],
+    auth: Auth | None,
+    limits: Limits | RateLimiter | None,
+) -> Redactor:
+    """Return a redactor that knows ``secrets`` and all credentials in the options."""
+    # A single text is an iterable of characters, which would all be too short to be secrets.
+    texts = [secrets] if isinstance(secrets, str) else secrets
+    redactor = texts if isinstance(texts, Redactor) else Redactor(texts)
+    for endpoint in endpoints:
+        redactor.add(secrets_of(endpoint.url, endpoint.headers))
+    # An option of a wrong type is refused later, by an error that the redactor has to see.
+    if isinstance(auth, Auth):
+        redactor.add(auth.secrets)
+    if isinstance(limits, Limits) and limits.shared is not None:
+        redactor.add(secrets_of(limits.shared, {}))
+    return redactor
 
 
 def _codec_of(codec: str | Codec | type[Codec] | Preset) -> Codec:
