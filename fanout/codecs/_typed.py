@@ -19,7 +19,7 @@ import orjson
 
 from fanout._escape import shortened
 from fanout.codecs._answer_schema import AnswerSchema
-from fanout.codecs._answers import unfenced
+from fanout.codecs._answers import json_text, unfenced
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
 from fanout.types import Payload, TensorSpec
@@ -131,7 +131,7 @@ class TypedAnswers:
         """The text of the answer: the arguments of the tool, else the content; None if there is neither."""
         if self._mode == "tools" and (call := _tool_call(message)) is not None:
             arguments = call["function"].get("arguments")
-            return arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
+            return arguments if isinstance(arguments, str) else json_text(arguments)
         return content
 
     def arrays(self, text: str, choice: Mapping[str, Any]) -> dict[str, Array]:
@@ -157,7 +157,7 @@ class TypedAnswers:
         else:
             asked = {"role": "user", "content": _AGAIN.format(fault)}
             given = {"role": "assistant", "content": answer.get("content") or ""}
-        more = orjson.dumps([given, asked])[1:]
+        more = json_text([given, asked]).encode()[1:]
         # The messages are the last field of the body, and never empty.
         return Payload(body=b"%b,%b}" % (bytes(payload.body)[:-2], more))  # type: ignore[arg-type]
 

@@ -105,6 +105,19 @@ async def test_a_cache_serves_no_answer_that_another_validation_has_accepted(tmp
         assert len(server.documents) == requests
 
 
+async def test_an_integer_of_any_size_in_an_invalid_answer_is_asked_for_again() -> None:
+    """Some servers give the arguments of a tool as an object; the model chooses its numbers."""
+    function = {"name": "answer", "arguments": {"length": 0}}
+    document = chat(None, tool_calls=[{"id": "call_1", "type": "function", "function": function}])
+    body = orjson.dumps(document).replace(b'"length":0', b'"length":' + b"7" * 30)
+    server = Server(lambda _: orjson.Fragment(body))
+    result = await run(server, ["a"], mode="tools")
+    assert not result.ok.any()
+    assert server.documents[1]["messages"][1]["tool_calls"][0]["function"]["arguments"]["length"] == pytest.approx(
+        int("7" * 30)
+    )
+
+
 async def test_an_invalid_answer_is_asked_for_again_with_its_fault() -> None:
     def answer(messages: list[Any]) -> Any:
         return chat('{"label": "so so"}') if len(messages) == 1 else good(messages)
