@@ -81,7 +81,9 @@ async def test_a_reader_that_goes_away_is_no_error(start):
     assert result.err == ""
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 async def test_serve_prints_its_url_and_ends_on_a_signal(start, number, code):
     process = await start("serve", "echo", "--port", 0)
     url = (await asyncio.wait_for(process.stdout.readline(), 50)).decode()
