@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.groups import BY_HAND, FANOUT, FLOOR, INTO_FILE, OPENAI, RUST, TEMPLATE, TRITON, WITH_JOURNAL
+from benchmarks.groups import (
+    BY_HAND,
+    FANOUT,
+    FIRST_MAP,
+    FLOOR,
+    IMPORTS,
+    INTO_FILE,
+    OPENAI,
+    RUST,
+    TEMPLATE,
+    TRITON,
+    WITH_JOURNAL,
+)
 from benchmarks.summary import Spread, cpu_of, ratio_between
 
 if TYPE_CHECKING:

@@ -23,6 +23,10 @@ LITELLM, REQSTORM, BATCH_LLM, HTTPX2 = "litellm", "reqstorm", "async-batch-llm",
 TEMPLATE = f"{FANOUT}, a template of the prompts"
 INTO_FILE, WITH_JOURNAL = "into a file", "into a file, with a journal"
 
+IMPORTS, FIRST_MAP = "import numpy, aiohttp, orjson, tenacity", "import fanout, and the first map"
+_FIRST_MAP = """import sys, fanout, numpy
+assert fanout.map(numpy.zeros((1, 64)), sys.argv[1], codec="v1").shape == (1, 10)"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -33,7 +37,7 @@ class Entry:
     """``module:function`` that opens the contender's session; empty if ``command`` is measured."""
 
     command: tuple[str, ...] = ()
-    """A process to measure from its start to its end."""
+    """A process to measure from its start to its end; ``{origin}`` in it is the server's."""
 
     workload: str = ""
     requests: int = 1
@@ -258,6 +262,8 @@ def _start_up() -> Group:
     entries = (
         Entry(name="python -c pass", command=("python", "-c", "pass")),
         Entry(name="import fanout", command=("python", "-c", "import fanout")),
+        Entry(name=IMPORTS, command=("python", "-c", "import numpy, aiohttp, orjson, tenacity")),
+        Entry(name=FIRST_MAP, command=("python", "-c", _FIRST_MAP, f"{{origin}}{workload_named('W1').url_path}")),
         Entry(name="fanout --version", command=("fanout", "--version")),
         Entry(name="fanout --help", command=("fanout", "--help")),
     )

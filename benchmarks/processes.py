@@ -25,7 +25,9 @@ class Failed(Exception):  # noqa: N818 - it says what happened to the entry
 
 def run(entry: Entry, origin: str) -> Cost:
     """Measure ``entry``. Raises `Failed` with the last line of the process's errors."""
-    return _command(entry.command) if entry.command else _task(entry, origin)
+    if entry.command:
+        return _command(tuple(word.replace("{origin}", origin) for word in entry.command))
+    return _task(entry, origin)
 
 
 def _task(entry: Entry, origin: str) -> Cost:

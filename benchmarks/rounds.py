@@ -77,7 +77,8 @@ def _group(group: Group, rounds: int, running: Servers, cores: Cores, log: Calla
 
 def _entry(entry: Entry, measured: Measured, running: Servers, cores: Cores) -> str:
     """Run ``entry`` once, keep its result, and return a line about it."""
-    origin = "" if entry.command else running.origin(entry.served)
+    needs_server = not entry.command or any("{origin}" in word for word in entry.command)
+    origin = running.origin(entry.served) if needs_server else ""
     try:
         with on(cores.client):
             cost = run(entry, origin)

@@ -16,7 +16,6 @@ _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE})
 
 # Otherwise imported with the first connection or the first answer, when there may be no descriptor left.
 _NEEDED_LATER = (
-    "numpy.ma",
     "concurrent.futures.thread",
     "encodings.idna",
     "msgspec",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fanout.errors import InvalidResponse
-from fanout.rows import hides_values, within
+from fanout.rows import hides_values, is_masked_array, within
 from fanout.threads import DaemonThread
 from fanout.types import Array, DecodedResponse, Schema, TensorSpec, Values, schema_of
 
@@ -201,7 +201,7 @@ def _plain(name: str, array: object) -> Array:
         raise InvalidResponse(
             f"{_called(name)}a {type(array).__name__}: decode must return numpy arrays", error_kind="dtype"
         )
-    if isinstance(array, np.ma.MaskedArray):
+    if is_masked_array(array):
         if hides_values(array):
             raise InvalidResponse(f"{_called(name)}masked values, which are none", error_kind="content")
         array = np.ma.getdata(array)
