@@ -172,7 +172,8 @@ def _result_of(session: Session, run: Run, status: RowStatus) -> Result:
     # Answers that may belong to other rows do not count, although they were written.
     session.runs.withdraw(run, status)
     total = run.chunker.total
-    return status.result(run.chunker.position if total is None else total, run.statistics())
+    # An earlier process, or a run whose answers were carried over, may have got farther than this one has read.
+    return status.result(max(run.chunker.position, status.end) if total is None else total, run.statistics())
 
 
 def _jobs(journal: Journal | None, chunker: Chunker, session: Session) -> JournalledJobs | None:

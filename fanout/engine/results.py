@@ -240,6 +240,11 @@ class RowStatus:
             self._resolved.remove(rows.start, rows.stop)
         self._failures += done.failures
 
+    @property
+    def end(self) -> int:
+        """The number of the last row that is answered or failed, plus 1."""
+        return max((stop for _, stop in self._resolved), default=0)
+
     def withdraw(self, rows: RowSet) -> int:
         """Count the answered ones among ``rows`` as pending. Returns their number."""
         # A failure needs no answer, so that doubts about answers do not concern it.

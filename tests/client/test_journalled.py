@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 import pytest
 
-from fanout import Client, ConfigError, Journal, Limits, RunControl, RunStopped, open_sink
+from fanout import Client, ConfigError, Journal, Limits, RunControl, RunStopped, open_sink, open_source
 from fanout.testing import MockEndpoint
 from tests.client.scene import X, double, no_seven
 from tests.support import Plain
@@ -67,6 +68,24 @@ async def test_the_same_call_resumes_a_stopped_run(tmp_path: Path) -> None:
     written = np.load(tmp_path / "y.npy")
     assert np.array_equal(written[result.ok], X[result.ok] * 2)
     assert np.isnan(written[7]).all()
+
+
+async def test_rows_of_an_earlier_process_count_that_lie_beyond_those_read_now(tmp_path: Path) -> None:
+    """Only reading to the end shows how many rows there are, and this process is stopped long before."""
+    (tmp_path / "x.csv").write_text("x\n" + "".join(f"{i}\n" for i in range(40)))
+    source = partial(open_source, tmp_path / "x.csv", column="x")
+    with MockEndpoint(double, latency=lambda number: 10.0 if number == 0 else 0.01) as mock:
+        control = RunControl()
+        asyncio.get_running_loop().call_later(1, control.cut)
+        with pytest.raises(RunStopped, match="30 rows done"):
+            await run(mock, tmp_path, source(), control=control)
+        control = RunControl()
+        control.drain()
+        with pytest.raises(RunStopped) as caught:
+            await run(mock, tmp_path, source(), control=control)
+        assert caught.value.kind == "interrupted"
+        assert caught.value.result.ok.tolist() == [False] * 10 + [True] * 30
+        assert (await run(mock, tmp_path, source())).ok.all()
 
 
 async def test_a_run_that_is_complete_gives_its_account_and_sends_nothing(tmp_path: Path) -> None:
