@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 from benchmarks.groups import (
     BY_HAND,
     FANOUT,
-    FIRST_MAP,
     FLOOR,
-    IMPORTS,
     INTO_FILE,
     OPENAI,
     RUST,
