@@ -31,7 +31,7 @@ def warm_up():
     return fanout.Client("http://127.0.0.1:1/x", codec="v1") is not None
 
 
-def send(url, rows, limits, until):
+def send(url, rows, limits, until, chunk=1, width=1):
     """Send rows until a time; the number of answers, the kind of the end, and the lateness of the worker's timers."""
     import asyncio
 
@@ -41,11 +41,12 @@ def send(url, rows, limits, until):
 
     async def main():
         lateness = Lateness()
-        async with fanout.Client(url, codec="v1", chunk_rows=1, limits=fanout.Limits(**limits)) as client:
+        options = {"chunk_rows": chunk, "count_tokens": len if width > 1 else None}
+        async with fanout.Client(url, codec="v1", limits=fanout.Limits(**limits), **options) as client:
             watch = asyncio.create_task(lateness.watch())
             left = until - time.time()
             try:
-                result, kind = await client.map(np.arange(float(rows)), on_error="keep", timeout=left), ""
+                result, kind = await client.map(np.zeros((rows, width)), on_error="keep", timeout=left), ""
             except fanout.RunStopped as error:
                 result, kind = error.result, error.kind
             watch.cancel()
@@ -54,23 +55,32 @@ def send(url, rows, limits, until):
     return asyncio.run(main())
 
 
-async def on_workers(endpoint, limits, rows, *, begin=4.0):
+async def on_workers(endpoint, limits, rows, *, begin=4.0, **options):
     """Run a worker for each number of rows; they end together."""
     until = time.time() + begin + _SECONDS
     task = ray.remote(num_cpus=1)(send)
-    every = [task.remote(endpoint.url, n, limits, until) for n in rows]
+    every = [task.remote(endpoint.url, n, limits, until, **options) for n in rows]
     return await asyncio.gather(*(asyncio.wrap_future(one.future()) for one in every))
 
 
-async def test_workers_keep_one_rate_and_uneven_load_uses_it(cluster):
+@pytest.mark.parametrize(
+    ("rate", "per_second", "chunk", "width", "units"),
+    [
+        ("requests_per_second", 100, 1, 1, lambda rows: 1),
+        ("rows_per_second", 1000, 10, 1, lambda rows: rows),
+        # Each row has three numbers, and counts as three tokens.
+        ("tokens_per_second", 600, 5, 3, lambda rows: 3 * rows),
+    ],
+)
+async def test_workers_keep_one_rate_and_uneven_load_uses_it(cluster, rate, per_second, chunk, width, units):
     async with CountingEndpoint() as endpoint:
-        limits = {"shared": "ray://rates", "requests_per_second": 100, "concurrency": 64}
-        ends = await on_workers(endpoint, limits, [100_000, 20, 100_000])
+        limits = {"shared": f"ray://{rate}", rate: per_second, "concurrency": 64}
+        ends = await on_workers(endpoint, limits, [100_000, 20, 100_000], chunk=chunk, width=width)
     late = endpoint.lateness.worst + max(late for _, _, late in ends)
-    assert most_in_a_second(endpoint.requests) <= (1.02 + late) * 100 + 1
+    assert most_in_a_second(endpoint.requests, units) <= (1.02 + late) * per_second + units(chunk)
     last = endpoint.requests[-1][0]
-    steady = [one for one in endpoint.requests if last - 3 <= one[0] < last]
-    assert len(steady) >= (0.98 * 3 - late) * 100
+    steady = [units(rows) for at, rows, _ in endpoint.requests if last - 3 <= at < last]
+    assert sum(steady) >= (0.98 * 3 - late) * per_second
 
 
 async def test_a_refusal_stops_all_workers_within_50_ms(cluster):
