@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -85,3 +86,19 @@ def test_failures_count_the_attempts_of_all_requests_that_held_the_row() -> None
     (failure,) = half.halves()[1].failures("because", None, "http://x")
     assert (failure.start, failure.stop, failure.attempts) == (1, 2, 3)
     assert str(failure) == "row 1: because"
+
+
+def test_halves_of_a_large_chunk_take_no_memory_for_the_places_of_their_rows() -> None:
+    n_rows = 2**20
+    whole = ChunkTask(Chunk(0, n_rows), np.zeros(n_rows, np.uint8))
+    tracemalloc.start()
+    try:
+        first, second = whole.halves()
+        quarter = first.halves()[1]
+        (failure,) = quarter.failures("refused", 400, "http://host/")
+        # The partial chunk has one byte a row; an index array of the rows would have eight.
+        assert tracemalloc.get_traced_memory()[1] < 2 * n_rows
+    finally:
+        tracemalloc.stop()
+    assert (first.n, second.n, quarter.n, quarter.first_row) == (n_rows // 2, n_rows // 2, n_rows // 4, n_rows // 4)
+    assert (failure.start, failure.stop) == (n_rows // 4, n_rows // 2)
