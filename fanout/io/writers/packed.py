@@ -36,7 +36,8 @@ def pack(values: Values, ok: Array, ids: list[Any] | None) -> bytes:
         ok: the mask of rows with an answer; shape (rows,), bool.
         ids: of all rows; None if the input has none.
     """
-    flags, parts = 0, [b""]
+    flags = 0
+    parts: list[bytes | memoryview] = [b""]
     if not ok.all():
         flags |= SOME_ABSENT
         parts.append(ok.tobytes())
@@ -50,7 +51,8 @@ def pack(values: Values, ok: Array, ids: list[Any] | None) -> bytes:
             texts = [text.encode() for text in column.reshape(-1).tolist()]
             parts += [np.fromiter(map(len, texts), LENGTH, len(texts)).tobytes(), *texts]
         else:
-            parts.append(np.ascontiguousarray(column, column.dtype.newbyteorder("=")).tobytes())
+            values_in_order = np.ascontiguousarray(column, column.dtype.newbyteorder("="))
+            parts.append(values_in_order.reshape(-1).view(np.uint8).data)
     # One join copies every value once.
     parts[0] = bytes([flags])
     return b"".join(parts)
@@ -127,9 +129,12 @@ class PackedColumns:
     def values(self, name: str) -> Array:
         """Return an output's values in the rows with an answer; shape (present rows, *shape of a row)."""
         dtype, shape = self._schema[name]
-        data, lengths = self.joined(name)
         if not is_text(dtype):
-            return np.frombuffer(data, dtype.newbyteorder("=")).reshape(self.n_present, *shape)
+            pieces = self._values[name]
+            # A range by itself needs no copy.
+            numbers = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            return np.frombuffer(numbers, dtype.newbyteorder("=")).reshape(self.n_present, *shape)
+        data, lengths = self.joined(name)
         ends = np.cumsum(np.frombuffer(lengths, LENGTH), dtype=np.int64).tolist()
         texts = [data[start:stop].decode() for start, stop in zip([0, *ends], ends, strict=False)]
         return np.array(texts, dtype).reshape(self.n_present, *shape)
