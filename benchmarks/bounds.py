@@ -45,6 +45,7 @@ BOUNDS = (
     Bound("W4", FANOUT, TRITON, 0.72),
     Bound("W5", FANOUT, FLOOR, 0.87),
     Bound("W5", TEMPLATE, FLOOR, 0.95),
+    Bound("W6", FANOUT, FLOOR, 1.0),
     Bound("chunks", "map, 1,000,000 chunks", "map, 1,000 chunks", 1.05),
     Bound("chunks", "stream, 1,000,000 chunks", "stream, 1,000 chunks", 1.05),
     Bound("failures", "10% of the answers are a 503", "0% of the answers are a 503", 1.25),
