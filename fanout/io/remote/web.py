@@ -176,6 +176,8 @@ class _Redirects(HTTPRedirectHandler):
         old_host, new_host = (as_resolved(url.hostname or "") for url in (old, new))
         if is_internal(new_host) and not is_internal(old_host):
             raise URLError(_Refused(f"it is redirected to {shown(newurl)}, which is no public host"))
+        # urllib would read the body of the redirect, which may have no end.
+        fp.close()
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
         if request is not None and (old.scheme, old.netloc) == (new.scheme, new.netloc):
             request.unredirected_hdrs.update(req.unredirected_hdrs)

@@ -1,6 +1,10 @@
-"""Which URLs in rows are fetched, passed on or refused. No request is sent."""
+"""Which URLs in rows are fetched, passed on or refused; and servers that would hold up a fetch."""
 
 from __future__ import annotations
+
+import socket
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
 
 import pytest
 
@@ -100,3 +104,70 @@ def test_what_is_no_host_is_an_error_with_its_key(host):
     with pytest.raises(InputError, match="is not a host") as error:
         UrlFetcher([host], 1.0, 1000)
     assert error.value.key == "input.fetch_hosts"
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "first", "drip"),
+    [
+        ("http", b"", HEAD),
+        ("http", b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        ("http", HEAD + b"X: ", b"x"),
+        ("http", HEAD + b"Content-Length: 1000\r\n\r\n", b"x"),
+        ("http", HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
+        ("http", HEAD + b"\r\n", b"x"),
+        ("https", b"\x16\x03\x03\x40\x00", b"\x00"),
+    ],
+)
+def test_a_server_that_sends_a_little_now_and_then_is_late(scheme, first, drip):
+    """Each piece comes within the time limit of the socket, and the last one never."""
+    over = Event()
+
+    def answer(connection):
+        connection.recv(4096)
+        connection.sendall(first)
+        while not over.wait(0.02):
+            connection.sendall(drip)
+
+    with (
+        answering(answer) as port,
+        pytest.raises(Unfetched, match=r"did not arrive within input.fetch_timeout = 0.1 s"),
+    ):
+        UrlFetcher([f"127.0.0.1:{port}"], 0.1, 10**9).fetch(f"{scheme}://127.0.0.1:{port}/x")
+    over.set()
+
+
+def test_the_body_of_a_redirect_is_not_read():
+    def answer(connection):
+        if connection.recv(4096).startswith(b"GET /y "):
+            connection.sendall(HEAD + b"Content-Length: 2\r\n\r\nok")
+            return
+        connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: /y\r\n\r\n")
+        while True:
+            connection.sendall(b"x" * 2**16)
+
+    with answering(answer) as port:
+        assert UrlFetcher([f"127.0.0.1:{port}"], 30.0, 1000).fetch(f"http://127.0.0.1:{port}/x") == b"ok"
+
+
+@contextmanager
+def answering(answer):
+    """Call ``answer`` with each connection to a port, which this gives."""
+
+    def run(connection):
+        with connection, suppress(OSError):
+            answer(connection)
+
+    def accept():
+        with suppress(OSError):
+            while True:
+                Thread(target=run, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepting = Thread(target=accept, daemon=True)
+        accepting.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        accepting.join()
