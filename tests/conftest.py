@@ -100,6 +100,13 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     return {"real": asyncio.new_event_loop}
 
 
+@pytest.fixture(scope="module")
+def few_objects() -> None:
+    """Let the collections of a module's tests look at their own objects, and not at all modules that were imported."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def local_server() -> Iterator[Callable[[str], str]]:
     """Starts one server of a packaged model, which all tests of the process share; returns its base URL."""

@@ -108,7 +108,10 @@ class FaultPlan:
 
     def script(self, steps: Iterable[object], *, metadata: bool = False) -> None:
         """Add steps for the next POST requests, or GET requests for ``metadata``. Raises `ConfigError`."""
-        (self._metadata_steps if metadata else self._steps).extend([self._check(step) for step in steps])
+        listed = list(steps)
+        # One step is often meant for thousands of requests, and to check it encodes its header.
+        checked = {key: self._check(step) for key, step in {id(step): step for step in listed}.items()}
+        (self._metadata_steps if metadata else self._steps).extend(checked[id(step)] for step in listed)
 
     def set_faults(self, faults: Faults) -> None:
         """From now on, ``faults`` decide on requests for which nothing is scripted. Raises `ConfigError`."""

@@ -101,15 +101,8 @@ def server() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(autouse=True, scope="module")
-def few_objects() -> None:
-    """Let the collections after each test look at its own objects, and not at all modules that others have imported."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
+def no_thread_is_left(few_objects: None) -> Iterator[None]:
     yield
     gc.collect()
     for thread in loop_threads():  # the thread of a source is asked to end, and not waited for

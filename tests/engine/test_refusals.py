@@ -45,7 +45,7 @@ def assert_only(result: Any, bad: list[int], rows: np.ndarray = X) -> None:
     assert np.array_equal(result.values[result.ok], (rows * 2)[result.ok])
 
 
-@pytest.mark.parametrize("concurrency", [1, 2, 16])
+@pytest.mark.parametrize("concurrency", [1, pytest.param(2, marks=pytest.mark.slow), 16])
 @pytest.mark.parametrize("bad", [0, 500, *(pytest.param(row, marks=pytest.mark.slow) for row in (63, 999))])
 @pytest.mark.parametrize("chunk_rows", [1, 64])
 async def test_row_73_one_forbidden_row_fails_alone(bad: int, concurrency: int, chunk_rows: int) -> None:
@@ -264,7 +264,7 @@ async def test_row_70_the_same_error_in_unknown_words_with_status_200_stops_the_
     body: bytes, chunk_rows: int, concurrency: int
 ) -> None:
     with MockEndpoint(double, latency=0.1) as mock:
-        mock.script(*[None] * 5, *[Scripted(body=body)] * 99_999)
+        mock.script(*[None] * 5, *[Scripted(body=body)] * 9_999)
         limits = Limits(concurrency=concurrency)
         async with Client(mock.url(Plain), codec="v1", chunk_rows=chunk_rows, limits=limits) as client:
             with pytest.raises(RunStopped, match="in the same words") as caught:

@@ -189,7 +189,7 @@ def with_credentials(url: str, spy: Eavesdropper, *, codec: str = "v1", bearer: 
 
 
 @pytest.fixture
-def spy(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Any:
+def spy(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], few_objects: None) -> Any:
     """Collect the texts that the test adds, and at its end everything logged, printed and warned."""
     caplog.set_level(logging.DEBUG)
     collector = Eavesdropper()

@@ -350,6 +350,7 @@ async def killed_at(start, s3, is_reached):
     s3.before = lambda method, path: None
 
 
+@pytest.mark.slow
 async def test_a_run_that_is_killed_while_it_reads_goes_on(write_remote_job, start, s3, doubler):
     write_remote_job(LARGE, KILLED)
     gets = []
