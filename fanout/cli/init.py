@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from fanout.job.begin import Probed
     from fanout.job.openapi import InputFields
 
+# Names of variables that are not set yet: tokens of most vendors have small letters.
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 _HEAD = "# A fanout job, begun by fanout init. docs/job-files.md describes all keys; times are in seconds.\n"
 
 
@@ -132,10 +135,12 @@ class Beginner:
         if variable is None and needs:
             assert preset is not None
             # The name that the vendor's own tools read, as far as the preset is called after the vendor.
-            variable = f"{Path(preset).stem.partition('-')[0].upper()}_API_KEY"
+            vendor = re.sub(r"[^A-Z0-9]", "_", Path(preset).stem.partition("-")[0].upper()).lstrip("0123456789")
+            variable = f"{vendor}_API_KEY"
         if variable:
-            token = f"${{{variable.removeprefix('${').removesuffix('}')}}}"
-            self._draft.set("auth", "token", token, "from the environment, so that no file holds it")
+            name = variable.removeprefix("${").removesuffix("}")
+            _require_variable(name)
+            self._draft.set("auth", "token", f"${{{name}}}", "from the environment, so that no file holds it")
 
     def _set_output(self) -> None:
         # An empty table with a hint shows where the key goes, and leaves the default to fanout.
@@ -205,4 +210,13 @@ class Beginner:
             f"  fanout check {file} --show    # the first request and its answer\n"
             f"  fanout run {file} --rows 0:100 --set output.path={pilot}\n"
             f"  fanout run {file}"
+        )
+
+
+def _require_variable(name: str) -> None:
+    """Raise `ConfigError`, without the name, if it may be a token: a shell replaces $NAME by its value."""
+    if name not in os.environ and not _VARIABLE.fullmatch(name):
+        raise ConfigError(
+            "--token is the name of an environment variable, such as COHERE_API_KEY (without $), not the token itself; "
+            "no variable has this name"
         )

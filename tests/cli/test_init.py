@@ -176,6 +176,24 @@ def test_a_preset_needs_its_parameters_and_a_token(command, tmp_path, monkeypatc
     assert (made["auth"], made["input"]["column"]) == ({"token": "${AZURE_API_KEY}"}, "text")
 
 
+@pytest.mark.parametrize("token", ["sk-proj-s3cret", "hf_s3cretS3cret", "${sk-s3cret}"])
+def test_a_token_in_place_of_its_variable_is_neither_written_nor_shown(command, tmp_path, token):
+    (tmp_path / "x.jsonl").write_text('{"text": "a"}\n')
+    arguments = ("init", "--input", "x.jsonl", "--url", "http://h/v1/embeddings", "--no-probe", "--token")
+    result = command(*arguments, token)
+    assert (result.code, "s3cret" in result.out + result.err) == (2, False)
+    assert "--token is the name of an environment variable" in result.err
+    assert not (tmp_path / "job.toml").exists()
+
+
+def test_a_variable_in_small_letters_that_is_set_may_hold_the_token(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("my_key", "s3cret-token")
+    (tmp_path / "x.jsonl").write_text('{"text": "a"}\n')
+    arguments = ("init", "--input", "x.jsonl", "--url", "http://h/v1/embeddings", "--no-probe", "--token", "my_key")
+    assert command(*arguments).code == 0
+    assert job(tmp_path)["auth"] == {"token": "${my_key}"}
+
+
 def test_a_preset_of_a_cloud_needs_no_token(command, tmp_path):
     (tmp_path / "x.jsonl").write_text('{"text": "a"}\n')
     arguments = ("init", "--input", "x.jsonl", "--url", "http://h", "--preset", "bedrock-titan-embed", "--no-probe")
