@@ -90,8 +90,8 @@ class AnswerStore:
     def look_up(self, rows: Rows, codec: Codec, call: bytes = b"") -> asyncio.Future[LookedUp]:
         """Look up the requests of rows, each by itself. ``call`` identifies that which only they have in common."""
         self.lookups += 1
-        # A context is the key of a digest, so it keeps its length when the call adds to it.
-        context = blake2b(self._context + call, digest_size=len(self._context)).digest() if call else self._context
+        # The context is the key of a digest, which has 64 bytes at most.
+        context = blake2b(self._context + call, digest_size=32).digest() if call else self._context
         return asyncio.get_running_loop().run_in_executor(
             self._thread, self._look_up, self.lookups, rows, codec, context
         )

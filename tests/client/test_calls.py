@@ -260,6 +260,14 @@ class TestHeaders:
                 texts = await asyncio.gather(*map(ask, range(60)))
         assert [number for number, text in enumerate(texts) if f"token-number-{number}" in text] == []
 
+    async def test_that_may_change_answers_leave_the_duplicates_of_a_call_one_request(self) -> None:
+        rows = X[[0, 1, 0, 1]]
+        with MockEndpoint(double) as mock:
+            async with Client(mock.url(Plain), codec=Plain, dedupe=True, chunk_rows=1) as client:
+                answers = await client.map(rows, headers={"X-Model": "a"})
+        assert np.array_equal(answers, 2 * rows)
+        assert len(mock.requests) == 2
+
     async def test_that_may_change_answers_are_part_of_the_key_of_the_cache(self, tmp_path: Path) -> None:
         with MockEndpoint(double) as mock:
             async with Client(mock.url(Plain), codec=Plain, cache=Cache(path=str(tmp_path / "cache"))) as client:
