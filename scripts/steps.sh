@@ -19,7 +19,8 @@ environment() { # FOLDER PYTHON PIP-ARGUMENTS...: a fresh virtual environment wi
   local folder=$1 python=$2
   shift 2
   [ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
-  "$folder/bin/python" -m pip install -q --disable-pip-version-check "$@"
+  # To compile all modules takes as long as to install them, and a check imports few of them.
+  "$folder/bin/python" -m pip install -q --no-compile --disable-pip-version-check "$@"
 }
 
 python_of() { # VERSION: prints the path of such an interpreter, from the PATH or from pyenv
