@@ -153,7 +153,8 @@ class TypedAnswers:
         answer = document["choices"][0]["message"]
         if self._mode == "tools" and (call := _tool_call(answer)) is not None and isinstance(call.get("id"), str):
             asked = {"role": "tool", "tool_call_id": call["id"], "content": _AGAIN.format(fault)}
-            given = {"role": "assistant", "content": answer.get("content"), "tool_calls": [call]}
+            # llama-cpp-python refuses the null that it has sent itself, and a message without a content.
+            given = {"role": "assistant", "content": answer.get("content") or "", "tool_calls": [call]}
         else:
             asked = {"role": "user", "content": _AGAIN.format(fault)}
             given = {"role": "assistant", "content": answer.get("content") or ""}

@@ -121,10 +121,11 @@ class PollingAttempter(Attempter):
         if self._hooks.records is None or task.sent > 1 or not _is_recorded(task):
             return None
         url = await self._hooks.records.take(task.first_row, task.first_row + task.n, task.rows)
-        for endpoint in self._group.balancer.endpoints if url is not None else ():
-            if url is not None and endpoint.is_candidate and endpoint.transport.may_get(url):
-                return Job(url, endpoint)
-        return None
+        if url is None:
+            return None
+        # An endpoint that gets no rows yet may be asked for a job all the same: a new one would be paid again.
+        able = [one for one in self._group.balancer.endpoints if one.excluded is None and one.transport.may_get(url)]
+        return Job(url, max(able, key=lambda endpoint: endpoint.is_candidate)) if able else None
 
     async def _start(self, task: ChunkTask, ticket: Ticket, only: EndpointState | None) -> Job | Outcome:
         """Send the rows. Returns their job; or the outcome, if the server has answered or refused at once."""

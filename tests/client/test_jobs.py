@@ -15,6 +15,7 @@ from fanout import Client, Response, RunControl, RunStopped
 from fanout.codecs import Json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from fanout.transport import Request
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.virtual_time
 POLL = {"url": "get", "until": "output", "result": "output", "timeout": 1e6}
 CODEC = Json(request={"n": "{{rows}}"}, answers="@", dtype="float64", shape=[], poll=POLL)
 ROWS, CHUNK = 20_000, 5_000
+URLS = ("http://jobs.test/",)
 
 
 class Doubling:
@@ -45,8 +47,15 @@ class Doubling:
         return Response(status=200, headers=CIMultiDict(), body=orjson.dumps(document), url=request.url)
 
 
-async def run(server: Doubling, folder: Path, control: RunControl | None = None) -> None:
-    async with Client("http://jobs.test/", codec=CODEC, transport=server, chunk_rows=CHUNK) as client:
+async def run(
+    server: Doubling,
+    folder: Path,
+    control: RunControl | None = None,
+    *,
+    codec: Json = CODEC,
+    urls: Sequence[str] = URLS,
+) -> None:
+    async with Client(urls, codec=codec, transport=server, chunk_rows=CHUNK) as client:
         await client.run(
             str(folder / "x.npy"), str(folder / "y.npy"), journal=folder / "y.npy.journal", control=control
         )
@@ -71,3 +80,35 @@ async def test_a_job_counts_for_the_rows_that_it_was_given_only(tmp_path: Path, 
     await run(server, tmp_path)
     assert np.load(tmp_path / "y.npy").tolist() == (2 * x).tolist()
     assert len(server.posted) == ROWS // CHUNK + changed
+
+
+class Described(Json):
+    """A codec that asks each endpoint for the model's metadata before it gets rows."""
+
+    def metadata_requests(self, url: str, responses: Sequence[Response] = ()) -> Sequence[str]:
+        return [f"{url}meta"]
+
+
+class Slow(Doubling):
+    """Answers a request for metadata a minute later at the endpoint ``slow``."""
+
+    slow = "http://second.test/"
+
+    async def send(self, request: Request) -> Response:
+        if not request.url.endswith("meta"):
+            return await super().send(request)
+        await asyncio.sleep(60 if request.url.startswith(self.slow) else 0)
+        return Response(status=200, headers=CIMultiDict(), body=b"{}", url=request.url)
+
+
+async def test_a_job_of_an_endpoint_that_is_not_ready_yet_is_awaited(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", x := np.arange(float(ROWS)))
+    codec = Described(request={"n": "{{rows}}"}, answers="@", dtype="float64", shape=[], poll=POLL)
+    urls, server, control = ("http://first.test/", "http://second.test/"), Slow(), RunControl()
+    asyncio.get_running_loop().call_later(5, control.cut)
+    with pytest.raises(RunStopped):
+        await run(server, tmp_path, control, codec=codec, urls=urls)
+    server.is_busy, server.slow = False, urls[0]
+    await run(server, tmp_path, codec=codec, urls=urls)
+    assert np.load(tmp_path / "y.npy").tolist() == (2 * x).tolist()
+    assert len(server.posted) == ROWS // CHUNK, "no job is started, and paid, twice"

@@ -10,4 +10,4 @@ if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -c 'import gguf, llama_cp
 fi
 [ -f "$venv/tiny.gguf" ] || "$venv/bin/python" "$here/tiny_model.py" "$venv/tiny.gguf"
 exec "$venv/bin/python" -m llama_cpp.server --model "$venv/tiny.gguf" --host 127.0.0.1 --port "${1:?usage: run.sh PORT}" \
-  --n_ctx 512 --chat_format chatml --model_alias tiny --verbose false
+  --n_ctx 512 --chat_format chatml-function-calling --model_alias tiny --verbose false
