@@ -10,6 +10,7 @@ import asyncio
 import copy
 from collections import deque
 from collections.abc import Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,8 +33,8 @@ _FORBIDDEN = 403
 # Levels of a nested row that its form takes into account.
 _DEEPEST = 8
 
-# Seconds for which rows are held back. If the endpoint does not answer for longer, they wait as a run, whose deadlines
-# and watchdog apply.
+# Most seconds for which rows are held back. If the endpoint does not answer for longer, they wait as a run, whose
+# deadlines and watchdog apply.
 _LONGEST_HOLD = 1.0
 
 # Seconds after which held rows look for a slot that was freed by another request than one of theirs.
@@ -160,11 +161,15 @@ class _HeldRows:
     Args:
         limiter: grants the slots.
         send: begins a batch of some rows.
+        longest: most seconds for which rows are held.
     """
 
-    def __init__(self, limiter: Callable[[], ConcurrencyLimiter], send: Callable[[_Gathered], None]) -> None:
+    def __init__(
+        self, limiter: Callable[[], ConcurrencyLimiter], send: Callable[[_Gathered], None], longest: float
+    ) -> None:
         self._limiter = limiter
         self._send = send
+        self._longest = longest
         self._loop = asyncio.get_running_loop()
         self._queues: dict[bool, deque[_Gathered]] = {False: deque(), True: deque()}
         """By priority: urgent rows do not wait for others."""
@@ -173,7 +178,7 @@ class _HeldRows:
         """Batches that have not asked for a slot yet."""
 
     def hold(self, gathered: _Gathered) -> None:
-        """Begin a batch of these rows as soon as few enough others wait, but no later than after `_LONGEST_HOLD`."""
+        """Begin a batch of these rows as soon as few enough others wait, but no later than after `longest` seconds."""
         gathered.since = self._loop.time()
         queue = self._queues[gathered.urgent]
         queue.append(gathered)
@@ -202,12 +207,12 @@ class _HeldRows:
 
     def _look_later(self, queue: deque[_Gathered]) -> None:
         if queue and self._look_timer is None:
-            self._look_timer = self._loop.call_later(_LOOK_AGAIN, self._look)
+            self._look_timer = self._loop.call_later(min(_LOOK_AGAIN, self._longest), self._look)
 
     def _look(self) -> None:
         self._look_timer = None
         for queue in self._queues.values():
-            self._begin(queue, since=self._loop.time() - _LONGEST_HOLD)
+            self._begin(queue, since=self._loop.time() - self._longest)
             self._look_later(queue)
 
 
@@ -221,6 +226,7 @@ class Batcher:
         limiter: grants the slots.
         linger: seconds for which a first row waits for others.
         max_pending: most callers that may wait.
+        longest_run: seconds that a batch may take, if they are limited: rows are not held for longer.
         trace: returns the trace of the current caller; None traces nothing.
     """
 
@@ -232,6 +238,7 @@ class Batcher:
         limiter: Callable[[], ConcurrencyLimiter],
         linger: float,
         max_pending: int,
+        longest_run: float | None = None,
         trace: Callable[[], Any] | None = None,
     ) -> None:
         self._send = send
@@ -242,7 +249,7 @@ class Batcher:
         self._pending = 0
         self._loop = asyncio.get_running_loop()
         self._gathering: dict[Hashable, _Gathered] = {}
-        self._held = _HeldRows(limiter, self._send_gathered)
+        self._held = _HeldRows(limiter, self._send_gathered, min(_LONGEST_HOLD, longest_run or inf))
         self._sending: set[Batch] = set()
         self._closed = False
 

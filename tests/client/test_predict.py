@@ -465,13 +465,14 @@ class TestQueue:
                     task.cancel()
         assert max(waited) <= 0.2
 
-    async def test_held_rows_keep_the_deadline_of_a_run(self) -> None:
+    @pytest.mark.parametrize("seconds", [5.0, 0.5, 0.05])
+    async def test_held_rows_keep_the_deadline_of_a_run(self, seconds: float) -> None:
         with MockEndpoint(double, latency=100.0) as mock:
-            limits, timeouts = Limits(concurrency=1), Timeouts(run=5.0)
+            limits, timeouts = Limits(concurrency=1), Timeouts(run=seconds)
             async with Client(mock.url(Plain), codec=Plain, chunk_rows=1, limits=limits, timeouts=timeouts) as client:
                 outcomes, waited = await answered(client, X[:20])
         assert len(failed(outcomes)) == 20
-        assert max(waited) == pytest.approx(5.0, abs=0.01)
+        assert max(waited) == pytest.approx(seconds, abs=0.01)
 
     async def test_closing_answers_rows_that_are_held_back(self) -> None:
         with MockEndpoint(double, latency=10.0) as mock:
