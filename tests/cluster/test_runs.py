@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,6 +23,9 @@ from fanout.job import job_status, load_job, run_job
 from fanout.paths import journal_path
 from tests.cluster.conftest import Threads, files_of
 from tests.jobs import JOB
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ROWS = 203
 
@@ -215,6 +220,11 @@ async def test_a_worker_stops_once_another_attempt_has_taken_over(job, doubler, 
     assert outcome["stop"][0] == "interrupted"
 
 
+def stamps(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of change of each file in a folder."""
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
+
+
 async def test_a_killed_driver_loses_no_row(job, doubler, engine, on_cluster, tmp_path) -> None:
     """Parts that a driver has left count for the next, which has another number of workers."""
     asked: list[float] = []
@@ -229,13 +239,14 @@ async def test_a_killed_driver_loses_no_row(job, doubler, engine, on_cluster, tm
         await asyncio.sleep(0.005)
     folder = PartsFolder(tmp_path / "out/y.npy")
     left = tmp_path / "left"
-    # A copy of all files is the disk after a SIGKILL. The workers go on meanwhile, and rename some.
+    # A copy of all files is the disk after a SIGKILL, if nothing was written meanwhile: the workers go on.
     while True:
-        try:
+        with suppress(OSError):
+            before = stamps(tmp_path / "out")
             shutil.copytree(tmp_path / "out", left)
-            break
-        except shutil.Error:
-            shutil.rmtree(left)
+            if stamps(tmp_path / "out") == before:
+                break
+        shutil.rmtree(left, ignore_errors=True)
     await dispatched
     shutil.rmtree(tmp_path / "out")
     left.rename(tmp_path / "out")
