@@ -55,7 +55,7 @@ for field, text in pairs(state) do
   if string.sub(field, 1, 7) == 'client ' then
     local record = decoded(text)
     if field == own_field then
-      before = record
+      if record.expires > now then before = record end
     elseif record.expires > now then
       clients[field] = record
     elseif counts then -- what it has sent and spent counts for ever

@@ -7,11 +7,12 @@ from collections.abc import AsyncGenerator
 import numpy as np
 import pytest
 import trustme
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 import fanout
 from fanout import Limits
+from fanout.limits import Cost
 from fanout.limits.shared import BackendLostError, Notice, bounds_of, open_backend
 from fanout.limits.shared_redis import checked_reply, message, script_text
 from fanout.limits.shared_state import SharedState
@@ -52,6 +53,19 @@ def decided_by_script(server):
 
 
 @settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.generate])
+@example(  # a client that waited, and expired, begins to wait again
+    rates={},
+    burst=0.0,
+    counted={},
+    concurrency=1,
+    charge=0.0,
+    steps=[
+        (0.0, "a", [Cost(1, 1, 1)], 0),
+        (0.0, "b", [Cost(1, 1, 1)], 0),
+        (4.0, "a", [], 0),
+        (4.0, "b", [Cost(1, 1, 1)], 0),
+    ],
+)
 @given(
     rates=st.one_of(st.just({}), RATES),
     burst=st.floats(0, 2),
