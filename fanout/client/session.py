@@ -92,7 +92,7 @@ class Session:
         self._group = endpoint_group(targets, codec, settings, count_tokens)
         self.batcher = Batcher(
             self._send_batch, max_rows=self._batch_rows, limiter=lambda: self._group.limiter, linger=_LINGER,
-            max_pending=settings.max_pending, longest_run=settings.timeouts.run,
+            max_pending=settings.max_pending, longest_run=self._group.timeouts.run,
             trace=None if settings.tracing is None else settings.tracing.caller,
         )  # fmt: skip
         for telemetry in settings.telemetry:
