@@ -176,13 +176,15 @@ async def test_the_next_shard_begins_before_its_part_is_collected(write_job, dou
     assert collected == [*range(2, len(engine.shards) + 1), len(engine.shards)]
 
 
-async def test_an_attempt_that_is_not_in_the_manifest_sends_nothing(job, doubler, engine, on_cluster) -> None:
-    outcomes = []
+async def test_an_attempt_that_is_not_in_the_manifest_sends_nothing(job, doubler, engine, on_cluster, tmp_path) -> None:
+    outcomes, folder = [], PartsFolder(tmp_path / "out/y.npy")
 
     async def disturb(number: int, shard: str) -> str:
         if number == 2:
             first = json.dumps(engine.shards[0])
-            # The engine runs the first task again, although it has ended or is under way.
+            while 1 in folder.read_manifest().attempts:  # noqa: ASYNC110 - a file that another thread writes
+                await asyncio.sleep(0.005)
+            # The engine runs the first task again, although it has ended.
             outcomes.append(json.loads(await asyncio.to_thread(run_shard, first)))
         return await asyncio.to_thread(run_shard, shard)
 
