@@ -82,6 +82,24 @@ async def test_a_job_counts_for_the_rows_that_it_was_given_only(tmp_path: Path, 
     assert len(server.posted) == ROWS // CHUNK + changed
 
 
+async def test_a_job_recorded_without_a_digest_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As earlier versions recorded jobs: nothing shows that the rows are still the same."""
+    np.save(tmp_path / "x.npy", x := np.arange(float(ROWS)))
+    server, control = Doubling(), RunControl()
+    asyncio.get_running_loop().call_later(5, control.cut)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(
+            "fanout.io.journal.journal.job_payload",
+            lambda start, stop, job: orjson.dumps({"job": [start, stop, job.url]}),
+        )
+        with pytest.raises(RunStopped):
+            await run(server, tmp_path, control)
+    server.is_busy = False
+    await run(server, tmp_path)
+    assert np.load(tmp_path / "y.npy").tolist() == (2 * x).tolist()
+    assert len(server.posted) == 2 * (ROWS // CHUNK) - 1, "all but the job that had ended"
+
+
 class Described(Json):
     """A codec that asks each endpoint for the model's metadata before it gets rows."""
 

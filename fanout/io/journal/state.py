@@ -53,11 +53,11 @@ class RecordedJob(NamedTuple):
 
     Attributes:
         url: where its state is.
-        digest: of the content of its rows.
+        digest: of the content of its rows; empty in journals that were written before there were any.
     """
 
     url: str
-    digest: str
+    digest: str = ""
 
 
 @dataclass(slots=True)
