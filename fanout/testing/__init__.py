@@ -17,8 +17,7 @@ from fanout.testing.assertions import (
     most_in_window,
 )
 from fanout.testing.codecs import CodecTests
-from fanout.testing.mock import MockEndpoint
-from fanout.testing.mocked_response import MockedResponse
+from fanout.testing.mock import MockedResponse, MockEndpoint
 
 __all__ = [
     "FAULTS",

@@ -120,17 +120,28 @@ async def _response(method: str, url: URL, headers: dict[str, str], served: Serv
         traces=[],
         loop=loop,
         session=None,  # type: ignore[arg-type]
-        stream_writer=_Connection,  # type: ignore[arg-type]
+        stream_writer=_Arrived,  # type: ignore[arg-type]
     )
     return await response.start(_Connection(served, loop))  # type: ignore[arg-type]
 
 
-class _Connection:
-    """The part of a connection, of its protocol and of its writer that a response uses which has arrived as a whole."""
+class _Arrived:
+    """The part of a connection, and of its writer, that a response uses whose bytes have all arrived."""
 
     output_size = 0
-    upgraded = False
     _reading_paused = False
+
+    def pause_reading(self, **_: Any) -> None:
+        return
+
+    def resume_reading(self, **_: Any) -> None:
+        return
+
+
+class _Connection(_Arrived):
+    """A connection, and its protocol, from which a response is read as a whole."""
+
+    upgraded = False
 
     def __init__(self, served: ServerResponse, loop: asyncio.AbstractEventLoop) -> None:
         self._served = served
@@ -155,8 +166,23 @@ class _Connection:
     def release(self) -> None:
         return
 
-    def resume_reading(self, **_: Any) -> None:
-        return
+
+class MockedResponse(aiohttp.ClientResponse):
+    """The class of responses for aioresponses with aiohttp 3.14 and later: ``mock.post(url, response_class=...)``.
+
+    Up to 0.7.9 aioresponses passes no stream writer to the response, feeds a large body into a stream that then tries
+    to pause a connection which does not exist, and invents a loop in debug mode, in which each response records the
+    whole stack (aioresponses#289).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **({"stream_writer": _Arrived} | kwargs | {"loop": asyncio.get_running_loop()}))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # aioresponses makes the stream itself, and fills it in the next step.
+        if name == "content":
+            value = aiohttp.StreamReader(_Arrived(), limit=2**16, loop=asyncio.get_running_loop())  # type: ignore[arg-type]
+        super().__setattr__(name, value)
 
 
 async def _body(data: Any) -> bytes:
