@@ -148,8 +148,8 @@ class _Gathered:
         self.form = form
         self.urgent = urgent
         self.callers: list[_Caller] = []
-        self.since: float | None = None
-        """When they were ready to be sent; None while more are awaited."""
+        self.since = inf
+        """When they were ready to be sent; infinite while more are awaited."""
 
 
 class _HeldRows:
@@ -197,12 +197,10 @@ class _HeldRows:
             queue.clear()
         return taken
 
-    def _begin(self, queue: deque[_Gathered], since: float = 0.0) -> None:
-        """Begin batches, as many as may wait, and of all rows that are held ``since`` then."""
+    def _begin(self, queue: deque[_Gathered], until: float = -inf) -> None:
+        """Begin batches: as many as may wait, and of all rows that were ready ``until`` then."""
         limiter = self._limiter()
-        while queue and (
-            limiter.admits(urgent=queue[0].urgent, besides=len(self.starting)) or (queue[0].since or 0.0) <= since
-        ):
+        while queue and (limiter.admits(urgent=queue[0].urgent, besides=len(self.starting)) or queue[0].since <= until):
             self._send(queue.popleft())
 
     def _look_later(self, queue: deque[_Gathered]) -> None:
@@ -212,7 +210,7 @@ class _HeldRows:
     def _look(self) -> None:
         self._look_timer = None
         for queue in self._queues.values():
-            self._begin(queue, since=self._loop.time() - self._longest)
+            self._begin(queue, until=self._loop.time() - self._longest)
             self._look_later(queue)
 
 
@@ -304,11 +302,10 @@ class Batcher:
 
     def _hold(self, gathered: _Gathered) -> None:
         # A full batch is held at once, and its timer finds it held already.
-        if gathered.since is None and not self._closed:
+        if gathered.since == inf and not self._closed:
             self._held.hold(gathered)
 
     def _send_gathered(self, gathered: _Gathered) -> None:
-        assert gathered.since is not None
         if self._gathering.get(gathered.form) is gathered:
             del self._gathering[gathered.form]
         callers = [caller for caller in gathered.callers if not caller.answer.done()]  # the others have given up
