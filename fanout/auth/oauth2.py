@@ -9,12 +9,13 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.error import HTTPError
 from urllib.parse import quote_plus, urlencode
-from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler
 
 from fanout._escape import shortened
 from fanout._redact import secrets_of
 from fanout._url import redact_url, require_web_url
 from fanout.auth.base import Auth, Credentials, bearer, on_daemon_thread, require_secret
+from fanout.deadline import Deadline, WatchedRequest, watched_opener
 from fanout.errors import ConfigError, CredentialsError
 from fanout.options import checks_options
 from fanout.settings import JOB_FILE
@@ -112,16 +113,22 @@ def _post(url: str, body: bytes, headers: Mapping[str, str], proxy: str | None) 
     """Return status and JSON object of the response to a POST; an empty one if it holds none."""
     # Without an argument the handler looks into the environment, for each request.
     proxies = None if proxy == "env" else {} if proxy is None else {"http": proxy, "https": proxy}
-    opener = build_opener(ProxyHandler(proxies), _NoRedirect())
+    opener = watched_opener(ProxyHandler(proxies), _NoRedirect())
+    request = WatchedRequest(url, data=body, headers=dict(headers))
+    request.deadline = deadline = Deadline(_TIMEOUT)
     try:
-        try:
-            response = opener.open(Request(url, data=body, headers=dict(headers)), timeout=_TIMEOUT)  # noqa: S310
-        except HTTPError as error:
-            response = error
-        with response:
-            content = response.read(_MOST_BYTES)
+        with deadline:
+            try:
+                response = opener.open(request, timeout=_TIMEOUT)
+            except HTTPError as error:
+                response = error
+            with response:
+                content = response.read(_MOST_BYTES)
+        if deadline.passed:
+            raise TimeoutError
     except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
+        late = f"it has not answered within {_TIMEOUT:g} s" if deadline.passed else None
+        reason = late or getattr(error, "reason", None) or error
         raise CredentialsError(f"the token server {redact_url(url)} cannot be asked: {reason}") from None
     try:
         answer = json.loads(content)

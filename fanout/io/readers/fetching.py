@@ -8,17 +8,14 @@ another server there.
 from __future__ import annotations
 
 import re
-import socket
-from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from threading import Lock, Timer
-from time import monotonic
-from typing import IO, TYPE_CHECKING, Any, Self
+from http.client import HTTPException
+from typing import IO, TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler
 
 from fanout._url import USUAL_PORTS, redact_url
+from fanout.deadline import Deadline, WatchedRequest, watched_opener
 from fanout.errors import InputError
 from fanout.io.remote.urls import as_resolved, is_internal
 
@@ -26,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from http.client import HTTPMessage
     from urllib.parse import SplitResult
+    from urllib.request import Request
 
 # Schemes that some model servers read by themselves, with credentials of their own.
 _STORES = ("gs", "s3")
@@ -61,7 +59,7 @@ class UrlFetcher:
         self._hosts = tuple(host.lower() for host in hosts)
         self._timeout = timeout
         self._most_bytes = most_bytes
-        self._opener = build_opener(_Redirects(self), _Plain(), _Encrypted())
+        self._opener = watched_opener(_Redirects(self))
 
     def allows(self, url: str) -> bool:
         """True if the URL is fetched. False if it may be passed on as it is. Raises `Unfetched` if it is refused."""
@@ -89,7 +87,7 @@ class UrlFetcher:
 
     def fetch(self, url: str) -> bytes:
         """The bytes at a URL that `allows` returned True for. Raises `Unfetched`."""
-        deadline, shown = _Deadline(self._timeout), redact_url(url)
+        deadline, shown = Deadline(self._timeout), redact_url(url)
         try:
             with deadline:
                 return self._body(url, deadline, shown)
@@ -106,9 +104,9 @@ class UrlFetcher:
             text = str(reason) if isinstance(error, URLError) else f"{type(error).__name__}: {error}"
             raise Unfetched(f"at {shown} cannot be fetched: {text}") from None
 
-    def _body(self, url: str, deadline: _Deadline, shown: str) -> bytes:
+    def _body(self, url: str, deadline: Deadline, shown: str) -> bytes:
         # No credentials of the job go to these hosts, and the bytes of a file have to come as they are.
-        request = _Request(url, headers={"User-Agent": "fanout", "Accept-Encoding": "identity"})
+        request = WatchedRequest(url, headers={"User-Agent": "fanout", "Accept-Encoding": "identity"})
         request.deadline = deadline
         with self._opener.open(request, timeout=self._timeout) as response:
             data = bytearray()
@@ -116,9 +114,12 @@ class UrlFetcher:
                 data += piece
                 if len(data) > self._most_bytes:
                     raise Unfetched(f"at {shown} is larger than input.file_max_bytes = {self._most_bytes:,}")
-            # A body without a length ends where its connection does, whoever has closed it.
             if deadline.passed:
                 raise TimeoutError
+            # A body without a length ends where its connection does, whoever has closed it, and `read1` reports no
+            # connection that breaks before the end.
+            if response.length or (response.length is None and not response.chunked):
+                raise Unfetched(f"at {shown} came without a sign of its end: a part of it may be missing")
             return bytes(data)
 
     def _is_named(self, host: str, port: int, usual_port: int) -> bool:
@@ -155,90 +156,9 @@ class _Redirects(HTTPRedirectHandler):
         redirected = super().redirect_request(req, fp, code, msg, headers, newurl)
         if redirected is None:
             return None
-        request = _Request(redirected.full_url, headers=redirected.headers)
+        request = WatchedRequest(redirected.full_url, headers=redirected.headers)
         request.deadline = req.deadline  # type: ignore[attr-defined]
         return request
-
-
-class _Deadline:
-    """Breaks the connections of one fetch once its time is over.
-
-    A server that sends a byte now and then keeps every time limit of a socket, in a header as in a body.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._ends = monotonic() + seconds
-        self._socket: socket.socket | None = None
-        self._lock = Lock()
-        self._timer = Timer(seconds, self._break)
-        self._timer.daemon = True
-
-    @property
-    def passed(self) -> bool:
-        """True once the time is over."""
-        return monotonic() >= self._ends
-
-    def watch(self, connected: socket.socket) -> None:
-        """Break this connection once the time is over, whatever wraps its socket."""
-        with self._lock:
-            self._forget()
-            self._socket = connected.dup()
-        if self.passed:
-            self._break()
-
-    def __enter__(self) -> Self:
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        with self._lock:
-            self._forget()
-
-    def _break(self) -> None:
-        with self._lock, suppress(OSError):
-            if self._socket is not None:
-                self._socket.shutdown(socket.SHUT_RDWR)
-
-    def _forget(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-        self._socket = None
-
-
-class _Request(Request):
-    deadline: _Deadline
-
-
-class _Watched(HTTPConnection):
-    deadline: _Deadline
-
-    def connect(self) -> None:
-        super().connect()
-        self.deadline.watch(self.sock)
-
-
-class _WatchedTls(HTTPSConnection, _Watched):
-    """In this order of the bases, the handshake comes after the connection is watched."""
-
-
-def _connecting(kind: type[_Watched], request: Any) -> Any:
-    def connection(host: str, **options: Any) -> _Watched:
-        made = kind(host, **options)
-        made.deadline = request.deadline
-        return made
-
-    return connection
-
-
-class _Plain(HTTPHandler):
-    def http_open(self, req: Any) -> Any:
-        return self.do_open(_connecting(_Watched, req), req)
-
-
-class _Encrypted(HTTPSHandler):
-    def https_open(self, req: Any) -> Any:
-        return self.do_open(_connecting(_WatchedTls, req), req)
 
 
 def _bracketed(named: str) -> tuple[str, str]:

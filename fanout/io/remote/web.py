@@ -8,32 +8,37 @@ from __future__ import annotations
 import errno
 import os
 import re
-import time
 from contextlib import closing
 from hashlib import blake2b
 from http.client import HTTPException, InvalidURL
 from tempfile import TemporaryFile
+from time import monotonic, sleep
 from typing import IO, TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler
 from weakref import finalize
 
 from fanout._escape import escaped
+from fanout.deadline import Deadline, WatchedRequest, watched_opener
 from fanout.io.remote.file import RemoteFile, Version
 from fanout.io.remote.urls import as_resolved, is_internal, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from email.message import Message
     from http.client import HTTPMessage, HTTPResponse
+    from urllib.request import Request
 
 
 _SECONDS = 60.0
 _PIECE = 256 * 2**10
+
+# Bytes per second below which a server counts as one that sends nothing: else a byte now and then would do.
+_SLOWEST = 1024
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
-# A request that brings no new byte is repeated after these waits, about three minutes in all.
+# A request that brings nothing is repeated after these waits, about three minutes in all.
 _WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 60.0)
 _LONGEST_PUSHBACK = 120.0
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
@@ -51,13 +56,13 @@ class WebFile(RemoteFile):
     def __init__(self, url: str, headers: Mapping[str, str], version: Version | None = None) -> None:
         super().__init__(url, unquote(urlsplit(url).path), version)
         self._headers = dict(headers)
-        self._opener = build_opener(_Redirects())
+        self._opener = watched_opener(_Redirects())
         self._copy: IO[bytes] | None = None
 
     def _look_up(self) -> Version:
-        for response in self._attempts({"Range": "bytes=0-0"}):
-            with closing(response):
-                place, tag = _RANGE.fullmatch(response.headers.get("Content-Range", "")), _tag(response.headers)
+        for download in self._attempts(lambda: {"Range": "bytes=0-0"}):
+            response = download.response
+            place, tag = _RANGE.fullmatch(response.headers.get("Content-Range", "")), _tag(response.headers)
             if response.status == 206 and place is not None and tag is not None:
                 return Version(int(place[3]), tag)
             break
@@ -69,14 +74,17 @@ class WebFile(RemoteFile):
             return os.pread(self._copy.fileno(), stop - start, start)
         data = bytearray()
         condition = _condition(self.version.tag)
+
+        def wanted() -> dict[str, str]:
+            return {"Range": f"bytes={start + len(data)}-{stop - 1}", **condition}
+
         while len(data) < stop - start:
-            at = start + len(data)
-            for response in self._attempts({"Range": f"bytes={at}-{stop - 1}", **condition}):
-                with closing(response):
-                    self._require_range(response, at)
-                    if piece := b"".join(_body(response, stop - at)):
-                        data += piece
-                        break
+            for download in self._attempts(wanted):
+                self._require_range(download.response, start + len(data))
+                for piece in download.pieces(stop - start - len(data)):
+                    data += piece
+                if download.is_quick:
+                    break
         return bytes(data)
 
     def _require_range(self, response: HTTPResponse, at: int) -> None:
@@ -93,24 +101,24 @@ class WebFile(RemoteFile):
         """Copy the whole file to a temporary one, without a name so that no kill can leave it behind."""
         copy = TemporaryFile()  # noqa: SIM115 - read as long as this object lives
         finalize(self, copy.close)
-        for response in self._attempts({}):
-            with closing(response):
-                copy.seek(0)
-                copy.truncate()
-                digest = blake2b(digest_size=16)
-                while piece := _next_piece(response, _PIECE):
-                    copy.write(piece)
-                    digest.update(piece)
-                # Without ranges, a connection that breaks means to begin again. A chunked body has no length: only an
-                # exception shows that its end is missing.
-                if piece is not None and not response.length:
-                    copy.flush()
-                    self._copy = copy
-                    return Version(copy.tell(), _tag(response.headers) or digest.hexdigest())
+        for download in self._attempts(dict):
+            if not download.has_an_end:
+                raise OSError(errno.EIO, "the server sends no length, so that a missing end would not show", str(self))
+            copy.seek(0)
+            copy.truncate()
+            digest = blake2b(digest_size=16)
+            for piece in download.pieces():
+                copy.write(piece)
+                digest.update(piece)
+            # Without ranges, a connection that breaks means to begin again.
+            if download.is_whole:
+                copy.flush()
+                self._copy = copy
+                return Version(copy.tell(), _tag(download.response.headers) or digest.hexdigest())
         raise AssertionError("the attempts end with an error")
 
-    def _attempts(self, headers: Mapping[str, str]) -> Iterator[HTTPResponse]:
-        """Yield responses to one request until the caller has enough. Raises `OSError` once no attempt is left.
+    def _attempts(self, headers: Callable[[], Mapping[str, str]]) -> Iterator[_Download]:
+        """Yield responses to a request until the caller has enough. Raises `OSError` once no attempt is left.
 
         A connection may break within a body: the caller takes the bytes before that, and asks for the next response.
         """
@@ -118,8 +126,11 @@ class WebFile(RemoteFile):
         for wait in (*_WAITS, None):
             pushback = 0.0
             try:
-                yield self._open(headers)
-                reason = "the connection was closed early"
+                with Deadline(_SECONDS) as deadline:
+                    download = self._open(headers(), deadline)
+                    with closing(download.response):
+                        yield download
+                reason = download.problem
             except HTTPError as error:
                 error.close()
                 if error.code in (412, 416) and self._version is not None:
@@ -137,19 +148,24 @@ class WebFile(RemoteFile):
             except (OSError, HTTPException) as error:
                 reason = escaped(f"{type(error).__name__}: {error}")
             if wait is not None:
-                time.sleep(max(wait, pushback))
+                sleep(max(wait, pushback))
         raise OSError(errno.EIO, reason, str(self))
 
-    def _open(self, headers: Mapping[str, str]) -> HTTPResponse:
+    def _open(self, headers: Mapping[str, str], deadline: Deadline) -> _Download:
+        request = self._request(headers)
+        request.deadline = deadline
         try:
-            response: HTTPResponse = self._opener.open(self._request(headers), timeout=_SECONDS)
-            return response
+            return _Download(self._opener.open(request, timeout=_SECONDS), deadline)
         # urllib cannot read the URL of a redirect, and its message may quote a part of it.
         except (ValueError, InvalidURL):
             raise URLError(_Refused("it is redirected to a URL that cannot be read")) from None
+        except (OSError, HTTPException):
+            if deadline.passed:
+                raise TimeoutError(f"no response within {_SECONDS:g} s") from None
+            raise
 
-    def _request(self, headers: Mapping[str, str]) -> Request:
-        request = Request(self.url, headers={"User-Agent": "fanout", "Accept-Encoding": "identity", **headers})  # noqa: S310
+    def _request(self, headers: Mapping[str, str]) -> WatchedRequest:
+        request = WatchedRequest(self.url, headers={"User-Agent": "fanout", "Accept-Encoding": "identity", **headers})
         for name, value in self._headers.items():
             # urllib would send all other fields to the host of a redirect, too.
             request.add_unredirected_header(name, value)
@@ -158,6 +174,56 @@ class WebFile(RemoteFile):
     def __reduce__(self) -> tuple[Any, ...]:
         # Header fields hold credentials, which are never pickled. A copy stays here: another process makes its own.
         return WebFile, (self.url, {}, None if self._copy is not None else self._version)
+
+
+class _Download:
+    """A response whose body is being read, for as long as it comes quickly enough."""
+
+    def __init__(self, response: HTTPResponse, deadline: Deadline) -> None:
+        self.response = response
+        self._deadline = deadline
+        self._begun = monotonic()
+        self._size = 0
+        self._broken = False
+
+    def pieces(self, size: int | None = None) -> Iterator[bytes]:
+        """Yield the body, at most ``size`` bytes, until its connection ends or breaks."""
+        renewed = 0
+        while size is None or self._size < size:
+            try:
+                piece = self.response.read1(_PIECE if size is None else min(_PIECE, size - self._size))
+            except (OSError, HTTPException):
+                self._broken = True
+                return
+            if not piece:
+                return
+            self._size += len(piece)
+            if self._size - renewed >= _SLOWEST * _SECONDS:
+                self._deadline.renew()
+                renewed = self._size
+            yield piece
+
+    @property
+    def is_quick(self) -> bool:
+        """True if the bytes that came are worth another request for the rest."""
+        return self._size > 0 and self._size >= _SLOWEST * (monotonic() - self._begun)
+
+    @property
+    def has_an_end(self) -> bool:
+        """True if the end of the body shows: by its length, or by its last chunk."""
+        return self.response.chunked or self.response.length is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """True once a body that has an end has come to it."""
+        return not (self.response.length or self._broken or self._deadline.passed)
+
+    @property
+    def problem(self) -> str:
+        """The reason that the caller asks for another response."""
+        if self._deadline.passed or (self._size and not self.is_quick):
+            return f"the server sends fewer than {_SLOWEST:,} bytes per second"
+        return "the connection was closed early"
 
 
 class _Refused(Exception):  # noqa: N818 - the reason of a URLError
@@ -179,24 +245,13 @@ class _Redirects(HTTPRedirectHandler):
         # urllib would read the body of the redirect, which may have no end.
         fp.close()
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if request is not None and (old.scheme, old.netloc) == (new.scheme, new.netloc):
-            request.unredirected_hdrs.update(req.unredirected_hdrs)
-        return request
-
-
-def _body(response: HTTPResponse, size: int) -> Iterator[bytes]:
-    """Yield the body, at most ``size`` bytes, until its connection ends or breaks."""
-    while size and (piece := _next_piece(response, min(size, _PIECE))):
-        yield piece
-        size -= len(piece)
-
-
-def _next_piece(response: HTTPResponse, size: int) -> bytes | None:
-    """Return the next bytes of a body, at most ``size``; none at its end. Return None if its connection breaks."""
-    try:
-        return response.read(size)
-    except (OSError, HTTPException):
-        return None
+        if request is None:
+            return None
+        watched = WatchedRequest(request.full_url, headers=request.headers)
+        watched.deadline = req.deadline  # type: ignore[attr-defined]
+        if (old.scheme, old.netloc) == (new.scheme, new.netloc):
+            watched.unredirected_hdrs.update(req.unredirected_hdrs)
+        return watched
 
 
 def _tag(headers: HTTPMessage) -> str | None:

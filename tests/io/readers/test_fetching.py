@@ -139,6 +139,20 @@ def test_a_server_that_sends_a_little_now_and_then_is_late(scheme, first, drip):
     over.set()
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [HEAD + b"Content-Length: 3\r\n\r\nok", HEAD + b"\r\nok", HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n"],
+    ids=["length", "none", "chunks"],
+)
+def test_a_file_that_may_lack_its_end_is_refused(answer):
+    def send(connection):
+        connection.recv(4096)
+        connection.sendall(answer)
+
+    with answering(send) as port, pytest.raises(Unfetched, match=r"may be missing|IncompleteRead"):
+        UrlFetcher([f"127.0.0.1:{port}"], 30.0, 1000).fetch(f"http://127.0.0.1:{port}/x")
+
+
 def test_the_body_of_a_redirect_is_not_read():
     def answer(connection):
         if connection.recv(4096).startswith(b"GET /y "):

@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from urllib.error import URLError
@@ -17,6 +18,7 @@ import fanout
 from fanout.errors import InputError
 from fanout.io.remote import web as module
 from fanout.rows import single_rows
+from tests.io.readers.test_fetching import answering
 from tests.jobs import served
 
 CSV = b"a\n" + b"".join(b"%d\n" % i for i in range(20_000))
@@ -38,6 +40,8 @@ class FileServer:
     """Send the file without its length."""
     breaks: int = 1_000_000
     """Connections that break."""
+    drips: int = 0
+    """Responses that send a byte now and then."""
     statuses: list[int] = field(default_factory=list)
     """Statuses of the next responses, in place of the file."""
     requests: list[dict[str, str]] = field(default_factory=list)
@@ -66,14 +70,23 @@ class FileServer:
         await response.prepare(request)
         if request.method == "HEAD":
             return response
-        body = self.data[start:stop]
+        await self._send(self.data[start:stop], request, response)
+        return response
+
+    async def _send(self, body: bytes, request: web.Request, response: web.StreamResponse) -> None:
+        if self.drips and len(body) > 1:
+            self.drips -= 1
+            with suppress(ConnectionError):
+                for i in range(len(body)):
+                    await response.write(body[i : i + 1])
+                    await asyncio.sleep(0.02)
+            return
         if self.cut is not None and len(body) > self.cut and self.breaks:
             self.breaks -= 1
             await response.write(body[: self.cut])
             request.transport.abort()
-            return response
+            return
         await response.write(body)
-        return response
 
 
 @pytest.fixture
@@ -158,6 +171,38 @@ async def test_a_server_that_stays_broken_ends_the_run_with_its_last_word(server
     with pytest.raises(InputError, match="cannot be read: HTTP 503"):
         await opened(server.url)
     assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+async def test_a_server_that_sends_a_byte_now_and_then_is_given_up(server, monkeypatch, ranges):
+    """Each byte comes within the limit for one wait."""
+    monkeypatch.setattr(module, "_SECONDS", 0.3)
+    server.ranges, server.drips = ranges, 10**6
+    with pytest.raises(InputError, match="cannot be read: the server sends fewer than 1,024 bytes per second"):
+        await rows_of(await opened(server.url))
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+async def test_a_server_that_is_slow_for_a_while_costs_no_row(server, monkeypatch, ranges):
+    monkeypatch.setattr(module, "_SECONDS", 1.0)
+    server.ranges, server.drips = ranges, 1
+    assert await rows_of(await opened(server.url)) == ROWS
+
+
+async def test_a_file_without_a_length_is_an_error_at_once():
+    """A lost connection would look like the end of the file."""
+    requests = []
+
+    def answer(connection):
+        requests.append(connection.recv(4096))
+        connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + CSV)
+
+    with (
+        answering(answer) as port,
+        pytest.raises(InputError, match="cannot be read: the server sends no length"),
+    ):
+        await opened(f"http://127.0.0.1:{port}/x.csv")
+    assert len(requests) == 2
 
 
 @pytest.mark.parametrize("tells", ["etag", "last_modified"])
