@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from fanout.types import Array, Rows
 
-# Numbers up to which a dot product is quickest. For more, BLAS may start threads and wait for them.
-_SMALL = 4096
+FEW_NUMBERS = 4096
+"""Numbers up to which a dot product is quickest. For more, BLAS may start threads and wait for them."""
+
 _REMEDY = "put values in their place with .filled(value), or leave these rows out"
 
 
@@ -185,7 +186,7 @@ def within(array: Array, bound: float = inf) -> bool:
     if not array.size:
         return True
     # NaN and infinity make the sum of squares NaN or infinity, so that one pass checks everything.
-    if array.size <= _SMALL and array.dtype.char in "fd":
+    if array.size <= FEW_NUMBERS and array.dtype.char in "fd":
         return bool(np.vdot(array, array) < bound * bound)
     # NaN makes both comparisons false.
     return -bound < float(array.min()) and float(array.max()) < bound

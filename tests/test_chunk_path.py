@@ -8,8 +8,8 @@ from pathlib import Path
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "chunk_path"
 
-MOST_FILES = 13
-MOST_FUNCTIONS = 43
+MOST_FILES = 10
+MOST_FUNCTIONS = 35
 
 
 def test_a_warm_chunk_passes_few_functions_in_few_files():

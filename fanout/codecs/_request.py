@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fanout.types import Array, Rows
 
 # From this size on, to send the parts of a body one after the other is cheaper than to copy the rows into it.
-_WORTH_NO_COPY = 64 * 2**10
+WORTH_NO_COPY = 64 * 2**10
 _NOT_IN_A_HEADER = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _MOST_REASONS = 3
 
@@ -91,13 +91,14 @@ class RequestTemplate:
         """The columns that it names; None if it takes whole rows."""
 
         self.varies_url = any(isinstance(part, Text) for part in self._path)
-        # The commonest body: constants around the rows.
-        self._around = self.body.constants if by_rows and len(self.body.texts) == 1 and not texts else None
+        only_rows = by_rows and len(self.body.texts) == 1 and not texts and not self._headers
+        self.around = self.body.constants if only_rows else None
+        """The constants before and after the rows, if the request has nothing else; None for any other."""
 
     def encode(self, rows: Rows) -> Payload:
         """The request for ``rows``. Raises `EncodeError` for rows that it cannot express, and `InputError`."""
-        if self._around is not None and not self._headers:
-            before, after = self._around
+        if self.around is not None:
+            before, after = self.around
             return _payload([before, to_json(rows), after])
         if not self.one_row:
             singles = None if self.item is None else single_rows(rows, self.columns)
@@ -219,7 +220,7 @@ def _quoted(value: str) -> str:
 
 
 def _payload(parts: list[bytes]) -> Payload:
-    if sum(map(len, parts)) < _WORTH_NO_COPY:
+    if sum(map(len, parts)) < WORTH_NO_COPY:
         return Payload(body=b"".join(parts))
     return Payload(body=tuple(parts))
 
@@ -295,14 +296,6 @@ def to_json(rows: Rows) -> bytes:
         InputError: an array of a dtype that no row of can be sent.
     """
     if isinstance(rows, np.ndarray):
-        # The common case: orjson writes the array from its memory, and the text shows whether all numbers are finite.
-        # As `native` asks, without a call.
-        as_it_is = type(rows) is np.ndarray and rows.dtype.isnative and rows.flags.c_contiguous
-        if as_it_is and rows.ndim and rows.dtype.char in "fd":
-            written = orjson.dumps(rows, option=DUMPS)
-            # orjson writes NaN and infinity as null, the only word here with an n; one byte is found quickest.
-            if b"n" not in written:
-                return written
         return orjson.dumps(jsonable(rows), option=DUMPS)
     if isinstance(rows, Mapping):
         return _objects(rows)

@@ -160,6 +160,7 @@ class SizedChunker(Chunker):
         self.total = self._length = count_rows(rows)
         # A list may hold rows of any kind, so each has to show by itself whether it can be sent.
         self.uniform = isinstance(rows, np.ndarray | Mapping)
+        self._sliceable = not isinstance(rows, Mapping)
 
     def _cut(self) -> ChunkTask | None:
         start, stop = self.position, self._length
@@ -179,7 +180,10 @@ class SizedChunker(Chunker):
             if is_packed:
                 packed = bounds.pack(start, self._rows, start, n_rows)
                 n_rows = packed.n_rows
-        return self._task(start, start + n_rows, take_rows(self._rows, slice(start, start + n_rows)), packed)
+        stop = start + n_rows
+        # As `take_rows` has it, without a call for every chunk.
+        rows = self._rows[start:stop] if self._sliceable else take_rows(self._rows, slice(start, stop))  # type: ignore[index]
+        return self._task(start, stop, rows, packed)
 
 
 class ChunkTask:

@@ -216,10 +216,13 @@ class RowStatus:
     """
 
     def __init__(self, resolved: RowSet | None = None, failures: Sequence[Failure] = ()) -> None:
-        self._resolved = RowSet(resolved or ())
+        self._before = RowSet(resolved or ())
+        self._start = self._stop = 0
+        """The rows of the last chunks, which came one after the other; those of all others are in ``_before``."""
+
         self._failures = list(failures)
         self._n_failed = sum(failure.n_rows for failure in failures)
-        self._n_ok = len(self._resolved) - self._n_failed
+        self._n_ok = len(self._before) - self._n_failed
         self._n_empty = 0
 
     def add(self, done: ChunkResult) -> None:
@@ -234,11 +237,23 @@ class RowStatus:
         # Rows that count as answered must have values: `violation` looks for these.
         if done.outputs is None:
             self._n_empty += n_ok
+        # Most chunks follow the one before, so that a pair of numbers holds their rows, without a call for each.
+        if done.start != self._stop:
+            self._before.add(self._start, self._stop)
+            self._start = done.start
+        self._stop = done.stop
         # Pending rows are rare, so that adding all and removing these is quicker than adding what is between.
-        self._resolved.add(done.start, done.stop)
-        for rows in done.pending:
-            self._resolved.remove(rows.start, rows.stop)
+        if done.pending:
+            for rows in done.pending:
+                self._resolved.remove(rows.start, rows.stop)
         self._failures += done.failures
+
+    @property
+    def _resolved(self) -> RowSet:
+        """All rows that are answered or failed."""
+        self._before.add(self._start, self._stop)
+        self._start = self._stop
+        return self._before
 
     @property
     def end(self) -> int:

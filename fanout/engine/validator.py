@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fanout.errors import InvalidResponse
-from fanout.rows import hides_values, is_masked_array, within
+from fanout.rows import FEW_NUMBERS, hides_values, is_masked_array, within
 from fanout.threads import DaemonThread
 from fanout.types import Array, DecodedResponse, Schema, TensorSpec, Values, schema_of
 
@@ -71,12 +72,18 @@ class ResponseValidator:
 
     def validate(self, outputs: Array | Values, n_rows: int) -> dict[str, Array]:
         """``outputs`` by name, every check passed that needs no other answer. Raises `InvalidResponse`."""
-        schema = self.schema
         # The common case, in which one comparison and one pass over the numbers check everything.
         if self._plain_form is not None and type(outputs) is np.ndarray:
             dtype, shape = self._plain_form
-            if outputs.shape == (n_rows, *shape) and outputs.dtype == dtype and (self._lax or within(outputs)):
-                return {"": outputs}
+            if outputs.shape == (n_rows, *shape) and outputs.dtype == dtype:
+                # As `within` has it, without a call: NaN and infinity make the sum of squares one of them.
+                few = outputs.size <= FEW_NUMBERS
+                if self._lax or (few and np.vdot(outputs, outputs) < inf) or within(outputs):
+                    return {"": outputs}
+        return self._checked(outputs, n_rows)
+
+    def _checked(self, outputs: Array | Values, n_rows: int) -> dict[str, Array]:
+        schema = self.schema
         named = {"": outputs} if isinstance(outputs, np.ndarray) or not isinstance(outputs, Mapping) else dict(outputs)
         if schema is not None and named.keys() != schema.keys():
             raise InvalidResponse(f"the answer has outputs {_names(named)}, others have {_names(schema)}")

@@ -51,15 +51,18 @@ class ConcurrencyLimiter:
         self.peak = 0
         """Most requests in flight so far."""
 
-        self._waiters: deque[asyncio.Future[None]] = deque()
-        self._urgent: deque[asyncio.Future[None]] = deque()
+        self.waiters: deque[asyncio.Future[None]] = deque()
+        """Requests that wait for a slot; there are none while one is free."""
+
+        self.urgent_waiters: deque[asyncio.Future[None]] = deque()
         self._urgent_in_a_row = 0
         self.urgency = WaitQueue()
         """Notified when an urgent request begins to wait: holders of slots that wait themselves can return theirs."""
 
     def acquire_nowait(self) -> bool:
         """Take a slot if one is free and no one waits for it. False otherwise."""
-        if self.in_flight >= self.limit or self._waiters or self._urgent:
+        # Every slot that is returned, or added by a higher limit, goes to those that wait, as long as there are any.
+        if self.in_flight >= self.limit:
             return False
         self.in_flight += 1
         if self.in_flight > self.peak:
@@ -68,7 +71,7 @@ class ConcurrencyLimiter:
 
     def admits(self, *, urgent: bool, besides: int) -> bool:
         """True while fewer wait, in one priority, than there are slots, or some are free; ``besides`` so many more."""
-        waiting = len(self._urgent if urgent else self._waiters) + besides
+        waiting = len(self.urgent_waiters if urgent else self.waiters) + besides
         return waiting < self.limit + max(0, self.limit - self.in_flight)
 
     async def acquire(self, *, urgent: bool = False) -> None:
@@ -76,7 +79,7 @@ class ConcurrencyLimiter:
         if self.acquire_nowait():
             return
         waiter = asyncio.get_running_loop().create_future()
-        (self._urgent if urgent else self._waiters).append(waiter)
+        (self.urgent_waiters if urgent else self.waiters).append(waiter)
         if urgent:
             self.urgency.notify_one()
         try:
@@ -89,7 +92,7 @@ class ConcurrencyLimiter:
     def release(self) -> None:
         """Return a slot. The task that has waited longest gets it at once, so that no newcomer overtakes it."""
         # After the limit was lowered, slots are returned until it holds again.
-        if (self._waiters or self._urgent) and self.in_flight <= self.limit and self._hand_over():
+        if (self.waiters or self.urgent_waiters) and self.in_flight <= self.limit and self._hand_over():
             return
         self.in_flight -= 1
 
@@ -111,18 +114,18 @@ class ConcurrencyLimiter:
     @property
     def waiting(self) -> int:
         """The number of tasks that wait for a slot."""
-        return sum(not waiter.done() for waiter in (*self._urgent, *self._waiters))
+        return sum(not waiter.done() for waiter in (*self.urgent_waiters, *self.waiters))
 
     @property
     def is_urgent(self) -> bool:
         """True while an urgent request waits for a slot."""
-        return any(not waiter.done() for waiter in self._urgent)
+        return any(not waiter.done() for waiter in self.urgent_waiters)
 
     def _hand_over(self) -> bool:
-        while self._waiters or self._urgent:
+        while self.waiters or self.urgent_waiters:
             # Others get every fourth slot, even if urgent requests keep coming.
-            urgent = self._urgent and (not self._waiters or self._urgent_in_a_row < _MOST_URGENT_IN_A_ROW)
-            waiter = (self._urgent if urgent else self._waiters).popleft()
+            urgent = self.urgent_waiters and (not self.waiters or self._urgent_in_a_row < _MOST_URGENT_IN_A_ROW)
+            waiter = (self.urgent_waiters if urgent else self.waiters).popleft()
             if not waiter.done():
                 self._urgent_in_a_row = self._urgent_in_a_row + 1 if urgent else 0
                 waiter.set_result(None)

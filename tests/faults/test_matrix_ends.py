@@ -52,7 +52,7 @@ async def wholly_free(c: Client) -> AsyncIterator[None]:
     left = {task for task in asyncio.all_tasks() - before if not any(name in repr(task) for name in others)}
     assert left == set()
     assert c.statistics().in_flight == 0
-    assert not session._group.limiter._waiters  # noqa: SLF001 - one slot of several that leaks shows in nothing else
+    assert not session._group.limiter.waiters  # noqa: SLF001 - one slot of several that leaks shows in nothing else
     assert not session._group.balancer.wait_queue.sleepers  # noqa: SLF001 - one slot of several that leaks shows in nothing else
     (host,) = session._group.balancer.endpoints  # noqa: SLF001 - one slot of several that leaks shows in nothing else
     assert host.breaker._trial is None  # noqa: SLF001 - one slot of several that leaks shows in nothing else
