@@ -94,6 +94,7 @@ class Scope(NamedTuple):
     service: str
 
     def __repr__(self) -> str:
+        # That of a named tuple would show the keys.
         return f"Scope(region={self.region!r}, service={self.service!r})"
 
 
@@ -115,6 +116,7 @@ def sign(scope: Scope, request: Request, time_stamp: str) -> dict[str, str]:
     if scope.session_token:
         fields["X-Amz-Security-Token"] = scope.session_token
     signed = {name.lower(): " ".join(value.split()) for name, value in fields.items()}
+    # The signature must have the host that aiohttp sends, which adds the field only below this point.
     signed["host"] = request.headers.get("Host") or _host(parts.scheme, parts.hostname or "", parts.port)
     if (content_type := request.headers.get("Content-Type")) is not None:
         signed["content-type"] = " ".join(content_type.split())
@@ -133,6 +135,7 @@ def sign(scope: Scope, request: Request, time_stamp: str) -> dict[str, str]:
     scoped = f"{time_stamp[:8]}/{scope.region}/{scope.service}/aws4_request"
     to_sign = "\n".join([_ALGORITHM, time_stamp, scoped, sha256(canonical.encode()).hexdigest()])
     key = f"AWS4{scope.secret_key}".encode()
+    # A key holds for one day. Deriving it for each request takes four digests of a few bytes, and needs no cache.
     for word in scoped.split("/"):
         key = hmac.digest(key, word.encode(), "sha256")
     signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
@@ -153,6 +156,7 @@ def _canonical_path(path: str, service: str) -> str:
 
 
 def _canonical_query(query: str) -> str:
+    # AWS signs the parameters sorted by name, also where a URL has them in another order.
     pairs = parse_qsl(query, keep_blank_values=True)
     encoded = sorted((quote(name, safe=_UNRESERVED), quote(value, safe=_UNRESERVED)) for name, value in pairs)
     return "&".join(f"{name}={value}" for name, value in encoded)

@@ -95,6 +95,7 @@ class Auth(ABC):
         values = {name: vars(self).get(name) for name in self.secret_fields}
         # The name of an environment variable travels; the value of a secret never does.
         literals = [name for name, value in values.items() if isinstance(value, str) and value]
+        # A class of the user's own does not say which attributes hold its secrets, so that none of them may travel.
         if not is_dataclass(self) and self.secrets:
             literals = [type(self).__name__]
         require_no_literals([f"auth.{name}" for name in literals if not has_reference(values.get(name) or "")])
@@ -116,6 +117,7 @@ class StaticAuth(Auth):
     @property
     def secrets(self) -> Iterable[str]:
         """The secret fields, and all parts of the header values."""
+        # A server may repeat the encoded form, such as that of name and password, and not only the secret itself.
         return [*super().secrets, *secrets_of("", self.headers)]
 
 
@@ -125,6 +127,7 @@ def require_secret(name: str, value: object) -> None:
         shown = "an empty one" if isinstance(value, str) else type(value).__name__
         raise ConfigError(f"{name} must be a text that is not empty, not {shown}", key=name)
     try:
+        # The same check as for header fields, but its message would name the field that stands in for the option.
         require_headers({"Authorization": value})
     except ConfigError:
         raise ConfigError(f"{name} holds a line break or another control character", key=name) from None
@@ -161,7 +164,7 @@ class BearerAuth(StaticAuth):
     @property
     def headers(self) -> Mapping[str, str]:
         """The field Authorization."""
-        return {"Authorization": f"Bearer {self.token}"}
+        return bearer(self.token)
 
 
 @checks_options
@@ -210,10 +213,12 @@ class BasicAuth(StaticAuth):
     @property
     def secret_fields(self) -> Iterable[str]:
         """The password; the name where it is alone, because it is then a key."""
+        # Stripe and others take the API key as a name without a password.
         return ["password" if self.password else "username"]
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The field Authorization."""
+        # RFC 7617 leaves the encoding open, and lets a server ask for UTF-8 alone (section 2.1).
         pair = f"{self.username}:{self.password}".encode()
         return {"Authorization": f"Basic {b64encode(pair).decode()}"}

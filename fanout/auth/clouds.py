@@ -68,6 +68,7 @@ class GoogleAuth(Auth):
         except errors.DefaultCredentialsError as error:
             raise ConfigError(f"there are no Google credentials: {error}", key="auth") from None
         except errors.GoogleAuthError as error:
+            # The library does not mark its failures of the network as retryable.
             again = error.retryable or isinstance(error, errors.TransportError)
             raise CredentialsError(f"Google gives no token: {error}", retryable=again) from None
         headers = bearer(token)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # Seconds for each step of the exchange. The whole of it may take as long as a try to obtain credentials.
 _TIMEOUT = 20.0
+# A token has some kilobytes; a server that sends more is no token endpoint, and must not fill the memory.
 _MOST_BYTES = 2**16
 _LONGEST_MESSAGE = 300
 
@@ -93,12 +94,14 @@ class OAuth2Auth(Auth):
         shown = f"the token server {redact_url(self.token_url)}"
         if status != 200:
             reason = f"{shown} answered HTTP {status}{_message(answer)}"
+            # All other statuses refuse these credentials or this form, which another try does not change.
             raise CredentialsError(reason, retryable=status == 429 or status >= 500)
         token, lifetime = answer.get("access_token"), answer.get("expires_in")
         if not isinstance(token, str) or not token:
             raise CredentialsError(f"{shown} answered without an access_token", retryable=False)
         # Some servers send the number as text.
         seconds = float(lifetime) if isinstance(lifetime, int | float | str) and str(lifetime).isdecimal() else None
+        # A lifetime of 0 would make each request obtain a token: then it counts as unknown.
         return Credentials(headers=bearer(token), lifetime=seconds or None)
 
 

@@ -60,10 +60,12 @@ class CodecSetup:
         codec, preset = self._options.codec, self._options.preset
         operation: Operation | None = None
         if preset is not None:
+            # Loaded only to find a misspelt name now, before the user answers the questions that follow.
             load_preset(preset, self._folder)
         elif codec is None and (codec := guessed_codec(url)) is None:
             published = [] if self._options.no_probe else await published_operations(url)
             operation = self._chosen(published, urlsplit(url).path)
+            # The document names the page for rows, which a URL without a path leaves open.
             if operation is not None and urlsplit(url).path.strip("/") == "":
                 url = url.rstrip("/") + operation.path
         self._draft.set("endpoint", "url", url)

@@ -138,6 +138,7 @@ def status_text(status: Status) -> str:
         state += f"; {status.not_compared}, so its input, codec and URL were not compared"
     elif not status.current:
         state += "; the job's input, codec or path of the URL have changed since"
+    # An output at a URL is complete in two steps: its files are whole, and then they are uploaded.
     counts = f"{rows} rows: {status.ok} ok, {status.failed} failed{pending}; {state}"
     if status.complete and status.uploaded is False:
         counts += "; not uploaded yet: fanout run uploads it, and sends nothing"
@@ -156,6 +157,7 @@ def _echo(result: str | bytes) -> None:
     """Print on stdout. A closed pipe is ignored, as the work is done; other errors raise `Unprintable`."""
     try:
         click.echo(result)
+    # A pager that was left, or `head`, closes the pipe before all is written.
     except OSError as error:
         # The interpreter flushes the rest of the buffer at its exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -308,6 +310,7 @@ def _estimate_lines(estimate: Estimate) -> Iterator[str]:
     if limits.max_requests is not None and limits.max_requests < estimate.requests:
         yield f"          limits.max_requests = {limits.max_requests} stops the run before its end"
     yield f"sends:    {survey.body_bytes:,} bytes, headers not counted"
+    # The limit that "auto" will find is not known before the run: the default of a fixed one stands for it.
     in_flight = '"auto", reckoned as 16,' if limits.concurrency == "auto" else limits.concurrency
     rates = "".join(f", at most {rate:g} {name.replace('_per_', ' a ')}" for name, rate in limits.rates.items())
     yield (

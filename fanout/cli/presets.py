@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Descriptions of presets name the host of the API in parentheses, and the meanings of parameters an example.
 _HOST = re.compile(r"\(([\w-]+(?:\.[\w-]+)+)\)")
 _SUCH_AS = re.compile(r"such as ([\w./:-]+)\.$")
+# Values for required parameters whose meaning names no example: the job file is valid, and shows where to write.
 _EXAMPLES: dict[str, Any] = {
     "string": "NAME",
     "integer": 1,
@@ -76,6 +77,7 @@ def _kind(parameter: Parameter) -> str:
 def _starting_job(preset: PresetFile) -> str:
     required = {one.name: _example(one) for one in preset.parameters.values() if one.required}
     draft = Draft()
+    # JSON lines hold columns of every kind, so that this suffix suits each preset.
     draft.set("input", "path", "rows.jsonl")
     columns = _columns(preset, required)
     if len(columns) > 1:
@@ -84,6 +86,7 @@ def _starting_job(preset: PresetFile) -> str:
         draft.set("input", "column", columns[0])
     host = _HOST.search(preset.description)
     draft.set("endpoint", "url", f"https://{host[1]}" if host else "http://localhost:8000")
+    # A cloud's own tools find such credentials, so that the file names no variable for them.
     if kind := preset.credentials_type:
         draft.set("auth", "type", kind)
     elif "auth" in preset.tables:
@@ -105,6 +108,7 @@ def _example(parameter: Parameter) -> Any:
 def _has_texts(codec: Mapping[str, Any]) -> bool:
     """True if answers are texts, or several outputs, which a .npy file does not hold."""
     outputs = codec.get("outputs", {})
+    # Dtypes whose arrays a .npy file holds without pickle.
     numbers = ("float32", "float64", "int64", "bool")
     plain = [isinstance(output, dict) and output.get("type") in numbers for output in outputs.values()]
     return codec.get("name") == "openai-chat" or not all(plain) or len(plain) > 1
@@ -146,6 +150,7 @@ def _as_json(preset: PresetFile) -> dict[str, Any]:
 def _aligned(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
     """Yield a line for each row, with columns of equal width."""
     rows = list(rows)
+    # The last column is not padded, so that no line ends with spaces.
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     for *cells, last in rows:
         yield "  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), last])

@@ -109,6 +109,7 @@ def compare(
     """
     from fanout.cli.results import compare_command
 
+    # A comma at the end, which a shell script may leave there, names no column.
     named = None if columns is None else [name for name in columns.split(",") if name]
     options = {"rtol": rtol, "atol": atol, "columns": named, "id": id, "show": show}
     leave(compare_command(a, b, options, as_json=as_json))
@@ -154,6 +155,7 @@ def prune(file: str, older_than: float | None, namespace: str | None, everything
     """
     from fanout.cli.results import prune_command
 
+    # Deleting is final: without a condition the user has to say that all answers are meant.
     if everything == (older_than is not None or namespace is not None):
         raise click.UsageError("give --older-than or --namespace, or both, or else --all")
     leave(prune_command(file, older_than=older_than, namespace=namespace, as_json=as_json))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fanout.report import FailureGroup
 
 _CHANGES_SHOWN = 5
+# Two values stand on one line, and one of them may be a whole document.
 _LONGEST_VALUE = 120
 _GROUPS_SHOWN = 12
 
@@ -120,6 +121,7 @@ def _failure_lines(report: FailureReport, job: str) -> Iterator[str]:
 def _group_lines(group: FailureGroup) -> Iterator[str]:
     yield f"{group.n_rows:,} row{'s' * (group.n_rows != 1)}: {group.reason}"
     examples, ids = ", ".join(group.examples), ", ".join(orjson.dumps(one).decode() for one in group.ids)
+    # Examples are ranges, so that their rows have to be counted.
     rows_more = ", ..." if sum(map(_length, group.examples)) < group.n_rows else ""
     ids_more = ", ..." if len(group.ids) < group.n_rows else ""
     yield f"  row{'s' * (group.n_rows != 1)} {examples}{rows_more}" + (f"; ids {ids}{ids_more}" if ids else "")

@@ -46,6 +46,7 @@ def _recorded_lines(recorded: RecordedRow) -> Iterator[str]:
     yield escaped(f"row {row} is in {len(exchanges)} of {recorded.total:,} exchanges of {recorded.recording}")
     for one in exchanges:
         yield ""
+        # Lists in the exchange are cut around this place, which would be hard to recognize without its number.
         place = f"; row {row} is number {one.place + 1:,} of {one.n_rows:,}" if one.n_rows > 1 else ""
         yield f"exchange {one.number:,}, after {duration(one.at)}: rows {RowSet(one.rows).listed()}{place}"
         yield from _request_lines(one.exchange)

@@ -115,6 +115,7 @@ def presets(context: click.Context, as_json: bool) -> None:
     if context.invoked_subcommand is None:
         from fanout.cli.presets import presets_command
 
+        # The group alone lists the presets, as `git branch` does; a command below it describes one.
         leave(presets_command(as_json=as_json))
 
 

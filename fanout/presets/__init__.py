@@ -92,6 +92,7 @@ def preset(name: str | PathLike[str], /, **options: Any) -> Preset:
         ConfigError: there is no such preset, a required parameter is missing, or an option cannot be used.
     """
     file = load_preset(str(name))
+    # The first problem ends it: a later one may follow from it, as a misspelt name does from a missing parameter.
     for key, problem in file.problems(options):
         raise ConfigError(f"{key} {problem} (preset {file.name!r})", key=key)
     path, tables = file.fill(options)

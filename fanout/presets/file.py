@@ -93,6 +93,7 @@ class PresetFile:
         # Keys of the codec itself come last, so that a job overrides whatever the preset says.
         own = {name: value for name, value in options.items() if name not in self.parameters}
         tables["codec"] = merged(tables["codec"], own)
+        # A model's name may hold a slash, which must not lead to another page; AWS has colons in its names.
         return filled_text(self.path, values, lambda text: quote(text, safe=":,")), tables
 
 
@@ -212,6 +213,7 @@ def _require_harmless_auth(auth: Mapping[str, Any], at: str) -> None:
             raise ConfigError(f"{at}auth.{key}: belongs in the job file; a preset has {', '.join(_AUTH_KEYS)} only")
     if auth and "type" not in auth:
         raise ConfigError(f'{at}auth.type: is missing, such as "bearer" or "api-key"')
+    # Such a preset would run whatever its author likes on the machine of every user.
     if auth.get("type") == "command":
         raise ConfigError(f'{at}auth.type: a preset runs no command; set type = "command" in the job file')
 
@@ -231,6 +233,7 @@ def _require_declared(preset: PresetFile) -> None:
         raise ConfigError(f"given.{min(unknown)}: is no parameter; write [parameters.{min(unknown)}]")
     for at, tables in _places(preset):
         # Within the tables of its own condition an optional parameter always has a value.
+        # The prefix of a place is `given.NAME.`, or empty for the tables that always count.
         condition = at.removeprefix("given.").removesuffix(".")
         for name, whole in references(tables):
             parameter = preset.parameters.get(name)

@@ -78,6 +78,7 @@ def declared(name: str, table: object) -> Parameter:
     at = f"parameters.{name}"
     if not isinstance(table, dict):
         raise ConfigError(f'{at}: must be a table, such as {{ type = "string", meaning = "..." }}')
+    # The name becomes a keyword of `fanout.preset` and a bare key of TOML, so that it has to be valid as both.
     if not _NAME.fullmatch(name) or name in RESERVED:
         raise ConfigError(
             f"{at}: write another name, of small letters, digits and _; not {', '.join(sorted(RESERVED))}"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MOST_SERIES = 6
 
 _WIDTH, _HEIGHT = 560, 250
+# In units of the view box. The left margin holds a tick such as 1,234.5, the bottom the ticks and the axis' label.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 66, 18, 30, 46
 
 # With this many points or fewer each is marked: a single one would be invisible in a line.
@@ -105,6 +106,7 @@ class TimeChart:
             return Scale(0, round_above(max(values, default=0)), _HEIGHT - _BOTTOM, _TOP)
         # A logarithmic axis has no place for 0.
         positive = [value for value in values if value > 0] or [1.0]
+        # Some room at both ends keeps the extremes off the frame.
         return Scale(min(positive) * 0.8, max(positive) * 1.25, _HEIGHT - _BOTTOM, _TOP, log=True)
 
     def _moments(self, x: Scale, unit: float) -> Iterator[str]:

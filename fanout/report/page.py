@@ -176,6 +176,7 @@ def _section(heading: str, figures: Sequence[str]) -> str:
 
 
 def _facts(sessions: Sequence[RecordedSession]) -> str:
+    # The newest session has made the output. Earlier ones may have run elsewhere, or were dropped.
     cards = [_card(heading, facts) for heading, facts in sessions[-1].session.facts.items()]
     if len(sessions) > 1:
         cards.append(_card("Sessions", dict(_session_lines(sessions))))
@@ -212,6 +213,7 @@ def answer_charts(sessions: Sequence[RecordedSession]) -> list[str]:
 
 def _chart(name: str, parts: Sequence[OutputSample]) -> str:
     form = parts[-1].form
+    # The codec may have been edited between two sessions, and values of another form share no axis.
     parts = [part for part in parts if part.form == form]
     shown = f"output “{name.removesuffix('[]')}”" if name.removesuffix("[]") else "the output"
     n_sampled = sum(len(part.numbers) + sum(part.labels.values()) for part in parts)
@@ -236,6 +238,7 @@ def _chart(name: str, parts: Sequence[OutputSample]) -> str:
 
 def _histogram(question: str, summary: str, values: np.ndarray, weights: np.ndarray, unit: str) -> str:
     low, high = float(values.min()), float(values.max())
+    # numpy would put a range of width 1 around the only value, which looks like a spread.
     if low == high:
         return _label_chart(question, f"{summary} All values are {number(low)}.", {number(low): 1.0})
     # Sturges' rule, with more bins because a report is to show gaps and spikes.
@@ -250,6 +253,7 @@ def _histogram(question: str, summary: str, values: np.ndarray, weights: np.ndar
 def _label_chart(question: str, summary: str, shares: dict[str, float]) -> str:
     whole = sum(shares.values()) or 1.0
     rows = [([label or "(empty)"], share / whole) for label, share in shares.items()]
+    # Numbers have this sentence already, from `_histogram`.
     if len(rows) == 1 and "All values" not in summary:
         summary += " There is only one value."
     return bar_table(question, summary, ["value", "share of rows"], rows)
@@ -266,6 +270,7 @@ def _weighted_labels(parts: Sequence[OutputSample]) -> dict[str, float]:
     shares: defaultdict[str, float] = defaultdict(float)
     for part in parts:
         for label, n in part.labels.items():
+            # Each session has a sample of its own, so that a label of a long session stands for more rows.
             shares[label] += n * part.seen / max(1, sum(part.labels.values()))
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 

@@ -37,9 +37,13 @@ _FIRST_TOTALS, _MOST_BETWEEN_TOTALS = 8.0, 3600.0
 # Seconds between two writes of samples that come quickly.
 _BETWEEN_WRITES = 1.0
 
+# Notes between two samples. A flapping endpoint makes many events, of which the first ones explain the others.
 _NOTES_PER_SAMPLE = 4
+# Lines that wait in memory for the first row that is done, which an endpoint that is down may delay for hours.
 _MOST_BUFFERED = 200
+# Characters of a reason in the recording, whose size is bounded for each hour of the run.
 _LONGEST_REASON = 200
+# Each sample has a number for each endpoint, so that their count decides on the size of a recording.
 _MOST_ENDPOINTS = 20
 
 

@@ -22,6 +22,7 @@ BYTES_AT_FIRST = 24 * 2**10
 BYTES_PER_HOUR = 64 * 2**10
 """Size to which samples and notes may let a recording grow: the first number at once, the second in an hour."""
 
+# Sessions that stay when a recording is made smaller: a supervisor may restart a failing job every minute.
 _KEPT_SESSIONS = 20
 
 
@@ -184,6 +185,7 @@ class RecordingFile:
         """Append lines."""
         # A session that was killed may have left half a line: this one begins on a line of its own.
         data = b"".join(b"\n" + msgspec.json.encode(line) for line in lines) + b"\n"
+        # All lines in one call, so that a kill tears at most the last one that reached the file.
         os.write(self._fd, data)
         self._size += len(data)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("fanout")
 
+# A share among 500 rows is right within 4.4 points (95 % confidence, the worst case of a share of one half).
 _ROWS = 500
 _FIRST = 10
 _MOST_OUTPUTS = 12
@@ -105,6 +106,7 @@ class RowSample:
             self._next += floor(log(1 - self._random.random()) / log1p(-self._weight))
 
     def _output(self, name: str, values: list[tuple[str, Any]]) -> OutputSample:
+        # An output of mixed types, such as JSON texts beside None, is drawn by the form of its first row.
         form = values[0][0]
         data = [value for kind, value in values if kind == form]
         numbers: list[float] = []

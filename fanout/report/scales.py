@@ -74,6 +74,7 @@ def number(value: float) -> str:
     """Return a number with at most three or four digits that count: ``12,300``, ``4.56``, ``1.2e-07``."""
     if value == 0 or not isfinite(value):
         return "0" if value == 0 else str(value)
+    # From here on a float has no decimals left, and digits in groups of three are no longer readable.
     if abs(value) >= 1e15 or abs(value) < 1e-4:
         return f"{value:.2g}"
     if abs(value) >= 100 or value == round(value):

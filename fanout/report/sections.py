@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fanout.report.timeline import Timeline
     from fanout.types import Failure
 
+# An endpoint in trouble makes an event whenever its circuit opens, which may be hundreds in an hour.
 _EVENTS_SHOWN = 40
 _EVENT_NAMES = {
     "opened": "circuit opened", "ejected": "left alone for a while", "restored": "answers again",
@@ -29,6 +30,7 @@ _EVENT_NAMES = {
 _PER_BIN = 4
 """Buckets of `Latencies` in a bin of the histogram: 4 bins for each doubling."""
 
+# Reasons with a line of their own; the file of failures beside the output has every row.
 _MOST = 12
 _EXAMPLES = 3
 _COMPARED = 200
@@ -45,6 +47,7 @@ def progress(timeline: Timeline) -> list[str]:
     if timeline.is_short:
         return []
     rates = [value for _, value in timeline.rates(lambda sample: sample.ok) if value is not None]
+    # The last point may be a gap between sessions, which has no value.
     last = next((value for _, value in reversed(timeline.rows_done()) if value is not None), 0.0)
     peak = f"{number(max(rates, default=0.0))} rows/s at most between two samples."
     return [
@@ -73,6 +76,7 @@ def progress(timeline: Timeline) -> list[str]:
 def requests(timeline: Timeline) -> list[str]:
     """Return charts of the requests, their latencies and their limit."""
     latencies = timeline.latencies()
+    # A session that only wrote an output again, or took all answers from the cache, has sent nothing.
     if not latencies.counts.any():
         return []
     p50, p95, p99 = latencies.quantiles(0.5, 0.95, 0.99)
@@ -185,6 +189,7 @@ def endpoints(timeline: Timeline, account: Account) -> list[str]:
     for failure in account.failures:
         failed[failure.endpoint] += failure.n_rows
     requests = [timeline.requests_of(one.url) for one in endpoints]
+    # A run that was killed at its start has endpoints, but no request yet.
     whole = sum(requests) or 1
     rows = [
         (
@@ -229,6 +234,7 @@ def _cost(timeline: Timeline) -> list[str]:
     if not currencies:
         return []
     points = timeline.accumulated(lambda sample: sample.cost)
+    # A session may have been run at other prices: the newest currency names the sum.
     summary = f"{number(points[-1][1] or 0)} {currencies[-1]} at the prices of the job."
     series = [Series("cost", points)]
     return [TimeChart("What did the run cost?", summary, currencies[-1], series, timeline.end, timeline.resumed).html()]
@@ -237,6 +243,7 @@ def _cost(timeline: Timeline) -> list[str]:
 def _usage_chart(timeline: Timeline, series: Sequence[Series]) -> str:
     last = [(one.name, one.points[-1][1] or 0) for one in series]
     summary = ", ".join(f"{n:,.0f} {name}" for name, n in last)
+    # APIs name their units themselves, so that only the names show whether these are tokens.
     question = "How many tokens did the API count?" if "token" in summary else "What did the API count?"
     unit = "tokens" if "token" in summary else "units"
     return TimeChart(question, f"{summary}.", unit, series, timeline.end, timeline.resumed).html()
@@ -244,6 +251,7 @@ def _usage_chart(timeline: Timeline, series: Sequence[Series]) -> str:
 
 def examples(sessions: Sequence[RecordedSession]) -> list[str]:
     """Return a table of input rows with their outcomes."""
+    # A resumed run may have sent a row again: its newest outcome replaces the earlier one.
     by_row = sorted({one.row: one for session in sessions for one in session.examples}.items())
     if not by_row:
         return []

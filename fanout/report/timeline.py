@@ -109,6 +109,7 @@ class Timeline:
 
     def gauge(self, value: Callable[[Sample], float | None]) -> list[Point]:
         """Return a value of each sample."""
+        # Unlike a counter, which begins at 0, a gauge is not known before its first sample.
         return self._points(lambda one: value(one.after), None)
 
     def _points(

@@ -103,6 +103,7 @@ class Tracing(Protocol):
 class Telemetry(ABC):
     """Follows any number of clients, given to each as its option ``telemetry``."""
 
+    # An attribute, so that a client asks once as it is made, and an untraced one pays for no call.
     tracing: Tracing | None = None
     """Traces runs and requests; None makes no spans."""
 

@@ -71,6 +71,7 @@ class FollowedClients:
 
     def remove(self, client: Measured) -> None:
         """Keep the counters of a client that is about to close. Call it on the client's loop."""
+        # Read before the client is removed: a scrape in between would find it in neither place, and the sum would fall.
         last = Reading.of(client)
         with self._lock_of_process():
             if self._open.pop(client, None) is not None:
@@ -130,6 +131,7 @@ def _read_all(clients: list[Measured]) -> dict[Measured, Reading]:
             readings[client] = Reading.of(client)
         else:
             waiting[client] = _ask(client)
+    # One bound for all clients: a scraper gives up after some seconds, however many loops are busy.
     until = monotonic() + _PATIENCE
     for client, future in waiting.items():
         try:

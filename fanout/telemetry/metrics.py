@@ -56,6 +56,7 @@ class Metric(NamedTuple):
 
 
 def _endpoints(stats: Statistics) -> Iterator[tuple[str, EndpointStatistics]]:
+    # By position, so that an endpoint keeps its label for the life of the client.
     for n, endpoint in enumerate(stats.endpoints):
         yield label(endpoint.url) if n < _MOST_ENDPOINTS else OTHER, endpoint
 
@@ -175,6 +176,7 @@ class GenAI:
         """Return the operation of a codec; None for one that asks no language model."""
         if not codec.operation:
             return None
+        # Names and values are those of the conventions' registry.
         attributes = {"gen_ai.operation.name": codec.operation, "gen_ai.provider.name": self._provider}
         if codec.model is None:
             return Operation(codec.operation, attributes)
@@ -187,6 +189,7 @@ class GenAI:
         """Record a chunk that has ended: its tokens and its duration."""
         counts, attributes = token_counts(usage), operation.attributes
         for kind, n in (("input", counts.input), ("output", counts.output)):
+            # An embedding has no output tokens: a histogram of zeros would show a model that answers nothing.
             if n:
                 span.set_attribute(f"gen_ai.usage.{kind}_tokens", n)
                 self._tokens.record(n, attributes | {"gen_ai.token.type": kind})

@@ -65,6 +65,7 @@ class Prometheus(Telemetry):
             problem = "this registry has a fanout.Prometheus: give that one to all clients"
             raise ConfigError(problem, key="telemetry") from None
         if registry is None:
+            # Pickled settings of a client refer to this one, since the other process has a default registry as well.
             Prometheus._of_process = self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -154,5 +155,6 @@ def _histogram(reading: Reading) -> tuple[list[tuple[str, float]], float]:
     counts, edges = reading.latencies.counts, Latencies.edges()
     seen = np.concatenate([[0], np.cumsum(counts)])
     buckets = [(str(bound), float(seen[np.searchsorted(edges, bound)])) for bound in _BOUNDS]
+    # Only counts are kept of latencies, so that the sum takes each at the middle of its bucket.
     middles = (edges[:-1] + edges[1:]) / 2
     return [*buckets, ("+Inf", float(seen[-1]))], float(counts @ middles)

@@ -165,6 +165,7 @@ class TracedTransport:
         # Nearly all requests have one URL, whose attributes are made once.
         is_usual = request.url == self._url and request.method == "POST"
         described = attributes = self._attributes if is_usual else self._attributes_of(request.method, request.url)
+        # The context variable, and no argument: the engine between attempter and transport does not know of spans.
         attempt, links = ATTEMPT.get(), None
         if attempt is not None:
             links = attempt.links

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("fanout")
 
+# The SDK keeps at most 128 links of a span, and drops those beyond.
 _MOST_LINKS = 100
 _LONGEST_REASON = 200
 _NOTHING = context.Context()
@@ -285,6 +286,7 @@ class RunSpans:
             attributes |= self.operation.attributes
         parent, links = self.context, None
         if self._tracing.chunk_traces:
+            # Backends bound the size of a trace (Tempo: 5 MB), which a run of many chunks exceeds.
             parent, links = _NOTHING, [Link(self._span.get_span_context())]
         span = self._tracing.tracer.start_span(name, parent, kind, attributes, links)
         return ChunkSpan(chunk, span, set_span_in_context(span, parent))
