@@ -7,12 +7,14 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fanout._escape import escaped
+from fanout._headers import is_secret_option, literal_fields
 from fanout._redact import Redactor
 from fanout._url import LOCAL
-from fanout.cli.init_codec import MOST_NAMES, CodecSetup, Questions
+from fanout._variables import resolved
+from fanout.cli.init_codec import MOST_NAMES, REMEDY, CodecSetup, Questions, require_reference
 from fanout.cli.output import OUTPUT, print_error, print_message, print_text
 from fanout.cli.show import probe_text, values_text
 from fanout.errors import ConfigError
@@ -24,6 +26,8 @@ from fanout.job.openapi import read_fields
 from fanout.presets import load_preset
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fanout.job.begin import Probed
     from fanout.job.openapi import InputFields
 
@@ -86,6 +90,7 @@ class Beginner:
         self._set_output()
         for setting in self._options.settings:
             override(self._draft.tables, setting)
+        _require_references(self._draft.tables)
         self._write(replaces=self._options.force)
         print_text(f"wrote {self._file}")
         code = 0 if self._options.no_probe else await self._probe()
@@ -97,7 +102,8 @@ class Beginner:
         format = self._options.format  # noqa: A001
         if path == "-":
             raise ConfigError("--input: init reads the first rows, so give it a file of the same form, not stdin")
-        fields = read_fields(path, format)
+        require_reference("--input", path)
+        fields = read_fields(resolved(path, "--input"), format)
         rows = "" if fields.n_rows is None else f"{fields.n_rows:,} rows"
         self._draft.set("input", "path", self._from_job(path), rows)
         if format is not None:
@@ -211,6 +217,19 @@ class Beginner:
             f"  fanout run {file} --rows 0:100 --set output.path={pilot}\n"
             f"  fanout run {file}"
         )
+
+
+def _require_references(tables: Mapping[str, Any], at: str = "") -> None:
+    """Raise `ConfigError`, without its value, for a credential in the tables that connect to other machines."""
+    for name, value in tables.items():
+        place = f"{at}{name}"
+        # The request of a template may have a field of any name.
+        if isinstance(value, dict) and place != "codec":
+            for field in literal_fields(value) if place == "endpoint.headers" else ():
+                raise ConfigError(f"--set {place}.{field}: {REMEDY}")
+            _require_references(value, f"{place}.")
+        elif isinstance(value, str):
+            require_reference(f"--set {place}", value, is_credential=bool(at) and is_secret_option(name))
 
 
 def _require_variable(name: str) -> None:

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import click
 
 from fanout._escape import escaped
+from fanout._headers import has_literal
+from fanout._variables import has_reference, resolved
 from fanout.cli.output import print_message
 from fanout.errors import ConfigError
 from fanout.job.begin import (
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 # Names in one message; an input may have thousands of columns.
 MOST_NAMES = 12
 
+REMEDY = "a credential stays out of files: write '${NAME}' in its place, and set the environment variable NAME to it"
+
 
 class CodecSetup:
     """Sets the tables ``endpoint`` and ``codec`` of a draft, and the columns of its input that the codec takes.
@@ -57,13 +61,14 @@ class CodecSetup:
         """Set the URL and the codec, and for the codec json the request, of which the server may publish a schema."""
         url = self._options.url or self._questions.ask("--url", "Endpoint's URL (http://host/path, or local://digits)")
         Endpoint(url=url)  # raises a ConfigError for an invalid URL
+        require_reference("--url", url)
         codec, preset = self._options.codec, self._options.preset
         operation: Operation | None = None
         if preset is not None:
             # Loaded only to find a misspelt name now, before the user answers the questions that follow.
             load_preset(preset, self._folder)
         elif codec is None and (codec := guessed_codec(url)) is None:
-            published = [] if self._options.no_probe else await published_operations(url)
+            published = [] if self._options.no_probe else await published_operations(resolved(url, "--url"))
             operation = self._chosen(published, urlsplit(url).path)
             # The document names the page for rows, which a URL without a path leaves open.
             if operation is not None and urlsplit(url).path.strip("/") == "":
@@ -151,6 +156,12 @@ class CodecSetup:
             override(tables, setting)
         table: dict[str, Any] = tables["codec"]
         return table
+
+
+def require_reference(place: str, text: str, *, is_credential: bool = False) -> None:
+    """Raise `ConfigError`, without the text, if it holds a credential itself, and not the name of a variable."""
+    if has_literal(text) or (is_credential and text and not has_reference(text)):
+        raise ConfigError(f"{place}: {REMEDY}")
 
 
 def has_terminal() -> bool:

@@ -186,6 +186,36 @@ def test_a_token_in_place_of_its_variable_is_neither_written_nor_shown(command, 
     assert not (tmp_path / "job.toml").exists()
 
 
+@pytest.mark.parametrize(
+    ("place", "flags"),
+    [
+        ("--url", ["--url", "https://user:s3cret@h/v1/embeddings"]),
+        ("--url", ["--url", "https://h/v1/embeddings?api_key=s3cretS3cret"]),
+        ("--input", ["--input", "https://user:s3cret@127.0.0.1:1/x.jsonl"]),
+        ("--set endpoint.proxy", ["--set", "endpoint.proxy=http://user:s3cret@p:3128"]),
+        ("--set endpoint.headers.X-Api-Key", ["--set", "endpoint.headers.X-Api-Key=s3cretS3cret"]),
+        ("--set endpoint.headers.Authorization", ["--set", "endpoint.headers.Authorization=Bearer s3cretS3cret"]),
+        ("--set auth.token", ["--set", "auth.token=s3cretS3cret"]),
+        ("--set limits.shared", ["--set", "limits.shared=redis://:s3cret@h"]),
+        ("--set storage.s3.aws_secret_access_key", ["--set", "storage.s3.aws_secret_access_key=s3cretS3cret"]),
+    ],
+)
+def test_a_credential_is_neither_written_nor_shown(command, tmp_path, place, flags):
+    (tmp_path / "x.jsonl").write_text('{"text": "a"}\n')
+    result = command("init", "--input", "x.jsonl", "--url", "http://h/v1/embeddings", "--no-probe", *flags)
+    assert (result.code, "s3cret" in result.out + result.err) == (2, False)
+    assert f"error: {place}: a credential stays out of files: write '${{NAME}}' in its place" in result.err
+    assert not (tmp_path / "job.toml").exists()
+
+
+def test_a_credential_in_the_url_may_come_from_the_environment(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("KEY", "s3cretS3cret")
+    (tmp_path / "x.jsonl").write_text('{"text": "a"}\n')
+    url = "http://h/v1/embeddings?api_key=${KEY}"
+    assert command("init", "--input", "x.jsonl", "--url", url, "--no-probe").code == 0
+    assert job(tmp_path)["endpoint"]["url"] == url
+
+
 def test_a_variable_in_small_letters_that_is_set_may_hold_the_token(command, tmp_path, monkeypatch):
     monkeypatch.setenv("my_key", "s3cret-token")
     (tmp_path / "x.jsonl").write_text('{"text": "a"}\n')
