@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Name of the rows that the items of a slice state, beside their values, and the number for an item without one.
 _INDEX, _NONE = "\0index", -1
+# A larger index is no number of a row, and its array of places would not fit the memory.
 _MOST_ROWS = 2**40
 
 
@@ -61,6 +62,7 @@ class AnswerReader:
         self.quick: NumbersReader | PlacedNumbersReader | None = None
         """Reads answers that are small, and hold no values but numbers."""
         if usage is None:
+            # The quick readers parse the values alone, and would lose the usage beside them.
             self.quick = numbers(self.fields[0]) if len(self.fields) == 1 else answers.placed_numbers()
 
     def read(self, response: Response, n_rows: int) -> Array | Values | DecodedResponse:
@@ -140,6 +142,7 @@ class PredictionsReader(AnswerReader):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        # TensorFlow Serving calls them `outputs` in its columnar format.
         self.fields = ("predictions", "outputs")
 
     def document_values(self, document: object) -> Array | Values:

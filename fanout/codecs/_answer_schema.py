@@ -245,6 +245,7 @@ def _example(schema: Mapping[str, Any]) -> Any:
     if kind == "array":
         return [_example(schema.get("items", {"type": "string"})) for _ in range(schema.get("minItems", 0))]
     if kind == "string":
+        # A pattern is not followed, so that the validation of a mock's answer may refuse it.
         return "mock".ljust(schema.get("minLength", 0), "k")[: schema.get("maxLength")]
     if kind in ("number", "integer"):
         return _number(schema, whole=kind == "integer")
@@ -253,6 +254,7 @@ def _example(schema: Mapping[str, Any]) -> Any:
 
 def _number(schema: Mapping[str, Any], *, whole: bool) -> Any:
     """A number within the bounds of a schema: the lowest, or one between two that are excluded."""
+    # The bounds themselves are the simplest numbers that keep them.
     step = schema.get("multipleOf", 1)
     if "minimum" in schema:
         low = schema["minimum"]

@@ -32,6 +32,7 @@ POSITION = "position"
 """The ``order`` of answers that come in the order of the rows."""
 
 _LONGEST = 300
+# Only a block around the whole text: one inside an explanation may be an example, and not the answer.
 _FENCED = re.compile(r"\s*```\w*[ \t]*\n(.*)\n?```\s*", re.DOTALL)
 # Fields that say why an item is refused.
 _WORDS = ("message", "reason", "error", "detail")
@@ -69,6 +70,7 @@ class Items:
         if not placed_by and not (self.path.projects and self.path.index):
             indices = [self._index(item) for item in items]
             assert self.order is not None
+            # Rows without an index could be in any place, even if all others have theirs.
             if None in indices:
                 raise unplaced(self.order)
             places = stated_order(indices, self.order)
@@ -91,6 +93,7 @@ class Refusal:
         """The reason in the first of the candidates that has one, in the server's words; None if none has."""
         for item in candidates:
             try:
+                # A path that does not suit one shape of answers, such as that of an error, refuses nothing.
                 value = self._find(item)
             except Unfit:
                 continue
@@ -102,6 +105,7 @@ class Refusal:
         if isinstance(value, str):
             return value
         found = [item[name] for name in _WORDS if isinstance(item, Mapping) and isinstance(item.get(name), str)]
+        # A flag such as `blocked: true` has no words of its own, so that the item's are taken.
         return found[0] if found else f"{self._path} is {json_text(value)}"
 
 
@@ -162,6 +166,7 @@ class Answers:
         if self.typed is not None:
             return self.typed.arrays(self._text_in(items[0], 0), {})  # of the only row
         if self._parsed is not None:
+            # After the check of their number: the text of one item never becomes the answers of several rows.
             items = [self._json_in(item, i) for i, item in enumerate(items)]
         values = self.outputs.read(items)
         if placed_by and self._parsed is None and not self.outputs.by_name and isinstance(values, Mapping):
@@ -251,6 +256,7 @@ class Output:
             raise ConfigError(f'{key}.null must be "fail" or "keep", not {null!r}', key=f"{key}.null")
         self.keeps_null = null == "keep"
         self.is_json = kind == _JSON
+        # Numbers that are kept as text, or computed with, may have more digits than a float.
         self.computes = self.is_json or bool(getattr(self._value, "computes", False))
         dtype = _STRING if self.is_json else output_dtype(kind, f"{key}.type") if kind is not None else default.dtype
         shape = output_shape(options.get("shape"), f"{key}.shape")

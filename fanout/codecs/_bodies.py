@@ -23,6 +23,7 @@ _TEXT = "text/plain; charset=utf-8"
 # The same in every request, so that a recording of it can be replayed. A number follows if the data contains it.
 _BOUNDARY = "fanout-7f0c1d52b6a94e38"
 _PART_KEYS = ("value", "filename", "type")
+# As browsers escape names in a form, by the HTML standard; servers read no other way.
 _ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
 
 
@@ -79,6 +80,7 @@ class FormBody:
 
     def row_in(self, body: bytes) -> Any:
         """The row of a request, as far as it shows."""
+        # The first line of a form is its boundary.
         boundary = body[: body.index(b"\r\n")]
         parts = body.split(boundary + b"\r\n")[1:]
         contents = [part.partition(b"\r\n\r\n")[2].rpartition(b"\r\n")[0] for part in parts]

@@ -87,6 +87,7 @@ class SchemaType:
         choices = schema.get("anyOf", schema.get("oneOf"))
         strict = {keyword: value for keyword, value in schema.items() if keyword not in ("$defs", "definitions")}
         if choices is not None:
+            # The structured outputs of OpenAI know anyOf alone.
             strict.pop("oneOf", None)
             strict["anyOf"] = [self._strict(one, f"{at}.anyOf[{i}]", seen) for i, one in enumerate(choices)]
         if "items" in schema:
@@ -95,6 +96,7 @@ class SchemaType:
             strict["properties"] = {
                 name: self._strict(one, f"{at}.properties.{name}", seen) for name, one in properties.items()
             }
+            # Strict schemas of OpenAI have both; the types of the properties say which of them may be null.
             strict["required"], strict["additionalProperties"] = list(properties), False
         elif isinstance(schema.get("additionalProperties"), Mapping):
             inner = schema["additionalProperties"]
@@ -102,6 +104,7 @@ class SchemaType:
         return strict
 
     def _resolved(self, name: object, at: str) -> Schema:
+        # Only references within the schema: no other document is ever fetched.
         subschema: Any = self._root
         for part in str(name).removeprefix("#/").split("/"):
             subschema = subschema.get(part) if isinstance(subschema, Mapping) else None

@@ -66,6 +66,7 @@ class Placeholder(NamedTuple):
         """The value that ``row`` has here. Raises `Unfit` for a missing column, or a value that a filter refuses."""
         try:
             value = row[self.name] if self.name else row
+        # A column may itself have a dot in its name, so that the whole name is looked up first.
         except (KeyError, IndexError, TypeError):
             value = self._within(row)
         if type(value) is UnreadableFile:
@@ -131,6 +132,7 @@ def parse(text: str, key: str, *, required: bool = False) -> Text | str:
         _add(parts, text[end : found.start()], end, key)
         where = f"{key} has {_shortened(found[0])} at position {found.start()}"
         try:
+            # A constant is a JSON string, whose escapes can write any character.
             parts.append(orjson.loads(found[1]) if found[1] else _placeholder(found[2], where, key))
         except orjson.JSONDecodeError as error:
             raise ConfigError(f"{where}, which is no constant text: {error}", key=key) from None
@@ -179,6 +181,7 @@ def as_text(value: Any, placeholder: Placeholder) -> str:
         raise Unfit(f"has no value for {placeholder.shown}, which stands within a text")
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    # As JSON writes them: true rather than True, and the shortest digits that give the same float.
     if isinstance(value, bool | float | np.generic):
         return value_to_json(value).decode()
     remedy = "base64" if isinstance(value, bytes) else "json"
@@ -275,6 +278,7 @@ class Document:
             if isinstance(text, str):
                 return text
             self.texts.append(text)
+            # Mocks find the values of a request again by these places.
             self.places.append(place)
             return orjson.Fragment(_HOLE)
         if isinstance(value, Mapping):

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 # From this size on, to send the parts of a body one after the other is cheaper than to copy the rows into it.
 WORTH_NO_COPY = 64 * 2**10
 _NOT_IN_A_HEADER = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+# A chunk may have hundreds of bad rows, but hardly more causes than these.
 _MOST_REASONS = 3
 
 
@@ -85,6 +86,7 @@ class RequestTemplate:
             key = "request" if not isinstance(other_body, FormBody) else "form"
             raise ConfigError(f"{key} has no placeholder such as {{{{rows}}}} or {{{{column}}}}", key=key)
         shaped = [] if self.item is None else [_ROWS]
+        # With an item, {{rows}} stands for what the item takes of each row, and names no column itself.
         names = {placeholder.name for text in every for placeholder in text.placeholders if placeholder not in shaped}
         by_rows = self.item is None and any(text.alone == _ROWS for text in self.body.texts)
         self.columns: frozenset[str] | None = None if by_rows or "" in names else frozenset(names)
@@ -100,18 +102,15 @@ class RequestTemplate:
         if self.around is not None:
             before, after = self.around
             return _payload([before, to_json(rows), after])
-        if not self.one_row:
-            singles = None if self.item is None else single_rows(rows, self.columns)
-            parts = self.body.filled(lambda text: self._many(text, rows, singles))
-            row: Any = None
-        else:
-            payloads = each_row(single_rows(rows, self.columns), self._one)
+        if self.one_row:
+            payloads: list[Payload] = each_row(single_rows(rows, self.columns), self._one)
             if len(payloads) != 1:
                 raise InputError(f"a request of this template carries one row, not {len(payloads)}")
-            only: Payload = payloads[0]
-            return only
-        payload = _payload(parts)
-        payload.headers = self._fields(row)
+            return payloads[0]
+        singles = None if self.item is None else single_rows(rows, self.columns)
+        payload = _payload(self.body.filled(lambda text: self._many(text, rows, singles)))
+        # Header fields of several rows are constants: `_check` refuses a value of one row there.
+        payload.headers = self._fields(None)
         return payload
 
     def _one(self, row: Any) -> Payload:
@@ -197,6 +196,7 @@ def _path(path: str) -> list[str | Text]:
     """The constant and the variable parts of a path, each placeholder a text of its own."""
     if not path:
         return []
+    # Two slashes begin a host (RFC 3986, section 3.2), and the fragment behind a # is never sent.
     if not path.startswith("/") or path.startswith("//") or "#" in path:
         raise ConfigError(f'path must begin with one "/" and have no "#", not {path!r}', key="path")
     text = parse(path, "path")
@@ -214,6 +214,7 @@ def _headers(fields: Mapping[str, str]) -> dict[str, str | Text]:
 
 def _quoted(value: str) -> str:
     try:
+        # Also the slash: a value is one segment, and never leads to another resource.
         return quote(value, safe="")
     except UnicodeEncodeError:
         raise Unfit("has half of a surrogate pair, which is no text") from None

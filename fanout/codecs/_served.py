@@ -70,6 +70,7 @@ def document_for(values: Any, answers: Answers, usage: Iterable[str] = ()) -> by
 def _items(values: Any, answers: Answers) -> list[Any]:
     if answers.typed is not None:
         return [answers.typed.schema.example()]
+    # The answers themselves are the values, as a server without named outputs gives them.
     if not answers.outputs.by_name:
         items: list[Any] = orjson.loads(to_json(values))
         return items
@@ -85,6 +86,7 @@ def _items(values: Any, answers: Answers) -> list[Any]:
         key = f"outputs.{name}"
         try:
             for i, item in enumerate(items):
+                # The model of a mock gives numbers; a text beside them only has to be one.
                 value = "mock" if column is None else column[i]
                 items[i] = _merged(item, _value_at(output, value, key))
         except _CannotInvert:
@@ -110,6 +112,7 @@ def _inverse(path: str, value: Any, key: str) -> Any:
     """A document in which ``path`` finds ``value``."""
     try:
         document = _built(jmespath.compile(path).parsed, value)
+        # Checked by the path itself, so that the builders below may be simple and need not be complete.
         if jmespath.search(path, document) == value:
             return document
     except (_CannotInvert, JMESPathError):
@@ -177,6 +180,7 @@ _BUILDERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "identity": lambda node, children, value: value,
     "current": lambda node, children, value: value,
     "field": lambda node, children, value: {node["value"]: value},
+    # Items before the one that the index names are null: the path ignores them.
     "index": lambda node, children, value: [*[None] * max(0, node["value"]), value],
     "or_expression": lambda node, children, value: _built(children[0], value),
     "subexpression": _chained,
@@ -202,6 +206,7 @@ def _meeting(condition: Any) -> Any:
         sides = sorted(children, key=lambda side: side["type"] == "literal")
         if sides[1]["type"] == "literal":
             return _built(sides[0], sides[1]["value"])
+    # A condition that is only a path asks for a value that counts as true.
     if kind in ("field", "subexpression"):
         return _built(condition, True)
     if kind == "not_expression":  # met by an item without the field

@@ -38,6 +38,7 @@ MODES = ("json_schema", "json_object", "tools", "prompt")
 OWN_FIELDS = ("response_format", "tools", "tool_choice", *REQUEST)
 """Fields of a request that a schema sets."""
 
+# The fault goes back to the model, whose context it must not fill.
 _LONGEST_FAULT = 500
 _SCHEMA = re.compile(r"\{\{\s*schema\s*(?P<text>\|\s*json\s*)?\}\}")
 _INSTRUCTIONS = (

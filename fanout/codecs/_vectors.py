@@ -21,6 +21,7 @@ from fanout.tensors import unpack
 if TYPE_CHECKING:
     from fanout.types import Array, Response
 
+# The bytes of the official API are little-endian floats of four bytes, whatever the machine has.
 _BASE64 = np.dtype("<f4")
 
 HEADER = "metadata"

@@ -107,6 +107,7 @@ class Codec(ABC):
     _rules: StatusRules | None = None
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
+        # Here, since the `__init__` of a subclass may use its options before it calls that of this class.
         if options and (known := option_names(cls.__init__)) is not None:
             require_known(f"codec {cls.__name__}", options, known)
         codec = super().__new__(cls)
@@ -124,6 +125,8 @@ class Codec(ABC):
     def __reduce__(self) -> tuple[Any, ...]:
         args, options = self._arguments
         known = vars(self._origin or self)
+        # By identity: arrays and schemas may be costly to compare, and a copy shares the objects that it has not
+        # replaced.
         added = {name: value for name, value in vars(self).items() if known.get(name) is not value}
         added.pop("_origin", None)
         shipped = {name: shippable(value) for name, value in options.items()}
@@ -177,6 +180,7 @@ class Codec(ABC):
 
         A temperature in the options decides, and without one the fields by which a chat is known.
         """
+        # An API may have a default temperature of its own, so that a chat without one counts as sampled.
         return sampled_by(self.options)
 
     def _dtype_of(self, output: str) -> np.dtype[Any] | None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # Name of the input for servers that list no inputs, because they accept any.
 _ANY_NAME = "input"
+# Bytes of an error that are searched for the words below, which servers put first.
 _LONGEST_ERROR = 2000
 _REQUEST_UNREADABLE = (b"failed to parse the request json", b"unable to parse", b"unexpected shape for input")
 

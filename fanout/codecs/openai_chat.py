@@ -75,6 +75,7 @@ class OpenAIChat(Codec):
     name: ClassVar[str] = "openai-chat"
     operation: ClassVar[str] = "chat"
     path = "/v1/chat/completions"
+    # The API has no batch: `n` asks for several answers to one conversation, not for answers to several.
     max_rows = 1
 
     def __init__(
@@ -103,6 +104,7 @@ class OpenAIChat(Codec):
             self._type_answers(self._typed)
             self.reasks = reasks
             system = self._typed.with_instructions(_options.text_or_none("system", system))
+        # Last, as a schema may have put its instructions before the system message.
         self._messages = Messages(prompt, system, messages)
         self.columns = self._messages.columns
 
@@ -114,6 +116,7 @@ class OpenAIChat(Codec):
                 without a value for a template.
             InputError: columns or numbers without a template, or more than one row.
         """
+        # Each message is serialized already, so that it is only put in its place.
         messages = orjson.Fragment(self._messages.of(rows))
         return Payload(body=orjson.dumps({**self._fields, "messages": messages}, option=DUMPS))
 
@@ -184,6 +187,7 @@ class OpenAIChat(Codec):
         text = self._typed.text(message, text_of(message.get("content")))
         if not text or is_blocked(choice.get("finish_reason")):
             return no_text(document)
+        # A cut answer is no JSON, and would be cut again at the same place.
         if choice.get("finish_reason") == "length" and not error_of(document):
             return f"the model's answer is cut off (finish_reason length), so raise the limit on its tokens: {text}"
         return None

@@ -27,7 +27,9 @@ from fanout.rows import within
 from fanout.types import Array, DecodedResponse, Payload, Response, Rows, TensorSpec, Values, Verdict
 
 _SINGLE = np.dtype(np.float32)
+# An index beyond this is none: the API takes 2,048 texts at once.
 _MOST_ITEMS = 2**31
+# Fields by which the codec reads the answer: as constants of the user's they would contradict its options.
 _OWN_FIELDS = ("input", "model", "dimensions", "encoding_format", "embed_dtype", "endianness")
 # Name of the indices of a slice, beside its vectors, and the number for an item without an index.
 _INDEX, _NONE = "index", -1

@@ -59,6 +59,7 @@ _DEEPEST = 6
 def guessed_codec(url: str) -> str | None:
     """Return the codec whose protocol has the URL's path; None if none has."""
     if url.startswith(LOCAL):
+        # The packaged server speaks this protocol for every model, with the least work for large arrays.
         return "oip"
     path = urlsplit(url).path
     return next((name for pattern, name in _CODEC_OF_PATH if pattern.search(path)), None)
@@ -111,6 +112,7 @@ def set_rows(draft: Draft, fields: InputFields, codec: str | None) -> list[str]:
     if not wanted and codec not in _OF_TEXTS and len(numbers) > 1:
         _set_vector(draft, fields)
         return []
+    # Without a column of the right kind the user has to choose: a column of numbers may hold texts, such as codes.
     choices = wanted or list(fields.columns)
     if len(choices) == 1:
         draft.set("input", "column", choices[0])
@@ -144,6 +146,7 @@ def missing_options(table: Mapping[str, Any], folder: Path) -> dict[str, str]:
     if is_custom(table["name"]):
         return {}
     parameters = signature(codec_class(table["name"])).parameters.values()
+    # A codec that passes all its options on has parameters without names, which say nothing of what it needs.
     named = (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
     required = [one.name for one in parameters if one.default is Parameter.empty and one.kind in named]
     return {name: f"option of the codec {table['name']}" for name in required if name not in table}
@@ -258,6 +261,7 @@ def find_answers(document: Any, n_rows: int, *, one_row: bool) -> AnswerPaths | 
     answers, item = None, document
     if not one_row:
         lists = [(path, one) for path, one in _lists(document) if len(one) == n_rows]
+        # Such a server answers all rows with one object, and only its user knows where the rows are in it.
         if not lists:
             return None
         # A list deep inside may have as many items by chance, such as the tokens of one answer.

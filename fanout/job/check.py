@@ -163,6 +163,7 @@ def estimated_cost(survey: Survey, prices: Prices) -> CostEstimate | None:
         return CostEstimate(fixed + given, error, prices.currency)
     if survey.most_output_tokens is None:
         return CostEstimate(None, None, prices.currency)
+    # The middle of the possible range, with half of the range as the error on either side.
     half = prices.of_tokens(0.0, 0.0, survey.most_output_tokens) / 2
     return CostEstimate(fixed + given + half, error + half, prices.currency)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fanout.job.variables import Location
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+# Most keys with their values are shorter, so that the comments form a column.
 _COMMENT_AT = 34
 _WIDTH = 120
 

@@ -122,6 +122,7 @@ class _CapturingTransport:
         self._transport = transport
 
     async def send(self, request: Request) -> Response:
+        # Only the first is kept: retries and the parts of a split chunk would show the same rows again.
         if not self._capture.wants(request):
             return await self._transport.send(request)
         now = asyncio.get_running_loop().time
@@ -187,6 +188,7 @@ def shown_body(body: bytes, headers: Mapping[str, str], shorten: Callable[[Any],
         except orjson.JSONDecodeError:
             pass
     try:
+        # A character of UTF-8 has at most four bytes, and the last one may be cut in two.
         text = body[: 4 * _BODY_CHARACTERS].decode("utf-8", "strict" if len(body) < _BODY_CHARACTERS else "ignore")
     except UnicodeDecodeError:
         return f"{len(body):,} bytes of {folded.get('content-type', 'an unknown type')}"

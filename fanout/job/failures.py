@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Failed rows may be millions, and their columns any size.
 _GROUP_ROWS = 8192
 _SUFFIXES = (".csv", ".jsonl", ".parquet")
+# Errors name this option in place of a key of the job file, since that is where the user has to change something.
 _KEY = "--to"
 
 
@@ -203,6 +204,7 @@ def _write_texts(file: PartialFile, kept: KeptColumns, groups: Iterator[_Group],
     if is_csv:
         file.append((",".join(csv_cell(name, safe=csv_safe) for name in names) + "\n").encode())
     for group in groups:
+        # A group at a time: the columns of all failed rows may be larger than the memory.
         columns = [group.rows, *map(python_values, group.pieces.values()), group.reasons]
         for row in zip(*columns, strict=True):
             if is_csv:

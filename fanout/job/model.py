@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fanout.codecs.base import Codec
 
 
+# Pydantic checks every key and reports all problems of a file at once, and its models give the JSON Schema.
 class Table(BaseModel):
     """The common configuration of all tables."""
 
@@ -73,6 +74,7 @@ class Input(Table):
     fetch_timeout: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     """Seconds for one URL."""
 
+    # 32 MiB: the bytes of each file in flight are in memory, and base64 makes them a third larger.
     file_max_bytes: int = Field(default=33_554_432, ge=1)
     """Largest file in bytes. A row with a larger one fails."""
 
@@ -94,6 +96,7 @@ class AuthTable(Table):
     """Type of the credentials; bearer if not given."""
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        # All other keys may be secrets, and pydantic shows them in the messages of its errors.
         return [("type", self.type)]
 
 
@@ -260,6 +263,7 @@ class Job:
     @property
     def shown_output(self) -> str:
         """The output file, or its URL."""
+        # The local file that stands for a URL has a name that no user has given.
         return url_of(self.tables.output.path) or str(self.output_path)
 
     @property
@@ -273,6 +277,7 @@ class Job:
         """The endpoint. Paths of its certificates are resolved from the job file's folder."""
         endpoint = self.tables.endpoint
 
+        # Certificates lie beside the job file, as inputs do, wherever the command is started.
         def resolve(path: str | None) -> str | None:
             return None if path is None else str(self._beside(path))
 

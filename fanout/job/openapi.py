@@ -30,6 +30,7 @@ _MOST_REFERENCES = 20
 # Fields of one document. References to one schema from many others would multiply at each level.
 _MOST_FIELDS = 100_000
 
+# A body with a list of objects that have objects has this depth; deeper fields fit no column of a table.
 _DEPTH = 4
 _ROWS, _ROW = "{{rows}}", "{{row}}"
 
@@ -133,6 +134,7 @@ class _Matching:
             self._as_vector = bool(self._fields.columns)
             return None
         if self._fields.columns:
+            # A list of plain values takes the only column that can be meant, whatever its name is.
             column = self._column(name, items, alone=True)
             return None if column is None else f"{{{{{column}}}}}"
         return None
@@ -168,6 +170,7 @@ class _Matching:
     def _column(self, name: str, schema: Mapping[str, Any], *, alone: bool) -> str | None:
         """Return the column for a field: that of its name, or the only one that its type allows."""
         free = [column for column in self._fields.columns if column not in self._used]
+        # customer_id, customerId and "Customer ID" are one name in three spellings.
         matches = [column for column in free if _folded(column) == _folded(name)]
         if not matches and alone:
             # With several columns of a type, the choice would be a guess that sends the wrong data.
@@ -306,6 +309,7 @@ def read_fields(path: Path | str, format: str | None = None) -> InputFields:  # 
         source = open_source(path, format=format)
         rows = _first_rows(source, path)
         return InputFields(n_rows=source.estimate_rows(), columns={}, row=_kind_of_all(rows))
+    # Rows of JSON lines may differ in their fields, and the first one need not have all of them.
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: _kind_of_all([row.get(name) for row in rows]) for name in names}
     return InputFields(n_rows=source.estimate_rows(), columns=columns, row="JSON")

@@ -113,6 +113,7 @@ class Summary:
         """Return the summary in the form of the JSON output."""
         # The JSON stays flat, so that scripts read one level: jq .ok.
         stats = asdict(self.stats)
+        # These have one name in the statistics and in the JSON; the others differ, or would hold NaN.
         counted = ("cached", "shared", "requests", "retries", "splits", "hedges", "hedges_won", "concurrency")
         return {
             "schema_version": SCHEMA_VERSION,
@@ -276,6 +277,7 @@ class Estimate:
             "chunks": self.survey.chunks,
             "metadata_requests": self.survey.metadata_requests,
             "requests": self.requests,
+            # The limits stand beside the estimate, so that a script can compare the two.
             "max_requests": self.limits.max_requests,
             "body_bytes": self.survey.body_bytes,
             "concurrency": self.limits.concurrency,
@@ -328,6 +330,7 @@ class Status:
 
 def exit_code(failed: int, stop: RunStopped | StopCause | None) -> int:
     """Return 0 if every row is done, 1 if some failed, 3 after an early stop, 130 after an interrupt."""
+    # A stop counts before failed rows: a resumed run may answer rows that are pending, and its report is not final.
     if stop is not None:
         # Shells report a process that Ctrl-C ended as 128 + SIGINT.
         return 130 if stop.kind == "interrupted" else 3

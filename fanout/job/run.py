@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     OnStart = Callable[[Measured | None, int | None, int, FileSink], None]
 
+# The first reasons explain most runs; `fanout failures` lists the others.
 _FAILURES_IN_SUMMARY = 3
 
 
@@ -188,6 +189,7 @@ async def _run(
             return result, None
     except RunStopped as error:
         return error.result, error
+    # The recorder's session ends within that of the client, whose last counters it reads.
     async with client, AsyncExitStack() as stack:
         # Only now: counting the lines of a large input takes time, and a complete run needs no number.
         n_rows = await asyncio.to_thread(source.estimate_rows)
@@ -236,6 +238,7 @@ async def _summarize(
         first_failures=result.failures[:_FAILURES_IN_SUMMARY],
         stop=StopCause.of(stop),
         resumable=not journal.state.complete,
+        # A complete run that was stopped has all answers, so that only the upload can be missing.
         not_uploaded=sink.destination.url if sink.destination and stop and journal.state.complete else None,
         rewritten=journal.resumed_rows == len(result.ok) and sink.finished_rows is not None,
         exit_code=exit_code(count_failed(result), stop),

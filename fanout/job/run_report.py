@@ -41,6 +41,7 @@ _FAILED_EXAMPLES = 10
 _LONGEST_VALUE = 400
 # Rows of a page are worth seconds of reading, not minutes.
 _ROWS_READ = 200_000
+# The libraries whose version changes how fast a run is, or what it can read.
 _LIBRARIES = ("aiohttp", "numpy", "pyarrow", "uvloop")
 
 
@@ -69,6 +70,7 @@ def _facts(job: Job, input_name: str, codec: str, answers: AnsweredBy) -> dict[s
         "attempt timeout": f"{tables.timeouts.attempt:g} s",
         "hedged requests": f"{tables.hedge.share:.0%} at most" if tables.hedge.share else "none",
     }
+    # Two runs of one job can only be compared if the reader sees where each ran.
     machine = {
         "host": platform.node(),
         "system": platform.platform(),
