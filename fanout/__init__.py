@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from fanout.limits import RateLimiter
     from fanout.limits.shared import LimitsBackend
     from fanout.presets import Preset, preset
+    from fanout.results import ChunkResult, EndpointStatistics, Event, Failure, Result, Statistics
     from fanout.settings import Cache, Endpoint, Hedge, Limits, Prices, RetryPolicy, Storage, Timeouts
     from fanout.telemetry import OpenTelemetry, Prometheus, Telemetry
     from fanout.types import (
@@ -66,17 +67,11 @@ if TYPE_CHECKING:
         Answers,
         Array,
         Chunk,
-        ChunkResult,
         DecodedResponse,
-        EndpointStatistics,
-        Event,
-        Failure,
         ModelInfo,
         Payload,
         Response,
-        Result,
         Rows,
-        Statistics,
         Tensor,
         TensorSpec,
         Verdict,
@@ -106,10 +101,10 @@ _HOMES = {
     "fanout.io.readers": ("Source", "open_source"),
     "fanout.client.sync": ("SyncClient", "map"),
     "fanout.telemetry": ("OpenTelemetry", "Prometheus", "Telemetry"),
+    "fanout.results": ("ChunkResult", "EndpointStatistics", "Event", "Failure", "Result", "Statistics"),
     "fanout.types": (
-        "Action", "Answers", "Array", "Chunk", "ChunkResult", "DecodedResponse", "EndpointStatistics", "Event",
-        "Failure", "ModelInfo", "Payload", "Response", "Result", "Rows", "Statistics", "Tensor", "TensorSpec",
-        "Verdict",
+        "Action", "Answers", "Array", "Chunk", "DecodedResponse", "ModelInfo", "Payload", "Response", "Rows", "Tensor",
+        "TensorSpec", "Verdict",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

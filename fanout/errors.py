@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from fanout.types import ErrorKind, Result, StopKind
+    from fanout.results import Result
+    from fanout.types import ErrorKind, StopKind
 
 
 class FanoutError(Exception):

@@ -16,7 +16,8 @@ from fanout.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from fanout.types import Array, Chunk, Failure, Result
+    from fanout.results import Failure, Result
+    from fanout.types import Array, Chunk
 
 Frame: TypeAlias = Any
 """A frame of pandas or polars, an Arrow table, another object with Arrow's C stream interface, or a dataset of Hugging

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanout.types import Statistics
+from fanout.results import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fanout.results import EndpointStatistics
     from fanout.settings import Prices
-    from fanout.types import Array, EndpointStatistics
+    from fanout.types import Array
 
 _BUCKETS_PER_DOUBLING = 16
 _SMALLEST_EXPONENT = -20  # 2**-20 s is about a microsecond; shorter ones share the first bucket

@@ -30,9 +30,10 @@ from prometheus_client import CollectorRegistry
 
 import fanout
 from fanout._redact import Redactor
+from fanout.results import ChunkResult
 from fanout.telemetry import requests, spans
 from fanout.transport.base import Request, unredacted
-from fanout.types import Chunk, ChunkResult, Response
+from fanout.types import Chunk, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

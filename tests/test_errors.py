@@ -18,7 +18,8 @@ from fanout.errors import (
     RowsFailed,
     RunStopped,
 )
-from fanout.types import Chunk, Result, Statistics
+from fanout.results import Result, Statistics
+from fanout.types import Chunk
 
 CLASSES = {name: value for name, value in vars(errors).items() if isinstance(value, type) and not name.startswith("_")}
 

@@ -11,7 +11,8 @@ import pytest
 import fanout
 from fanout.errors import ConfigError
 from fanout.frames import with_answers
-from fanout.types import Chunk, Failure, Result, Statistics
+from fanout.results import Failure, Result, Statistics
+from fanout.types import Chunk
 
 pa = pytest.importorskip("pyarrow")
 pd = pytest.importorskip("pandas")

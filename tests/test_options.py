@@ -169,5 +169,5 @@ def test_type_checkers_infer_the_return_type_of_map(tmp_path: Path) -> None:
     assert (errors, code) == ("", 0), output
     revealed = [line.partition("type is ")[2].strip('"') for line in output.splitlines() if "Revealed" in line]
     assert revealed == [
-        f"{ARRAY} | {TABLE}", TABLE, ARRAY, f"{ARRAY} | {TABLE}", ARRAY, "fanout.types.Result", TABLE, ARRAY,
+        f"{ARRAY} | {TABLE}", TABLE, ARRAY, f"{ARRAY} | {TABLE}", ARRAY, "fanout.results.Result", TABLE, ARRAY,
     ]  # fmt: skip

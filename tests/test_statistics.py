@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fanout.results import Statistics
 from fanout.statistics import LATENCIES_AT_ONCE, Counters, Latencies
-from fanout.types import Statistics
 
 SECONDS = st.floats(1e-6, 4 * 3600)
 TOLERANCE = 1 / 32

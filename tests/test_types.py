@@ -9,16 +9,8 @@ import pytest
 
 from fanout import types
 from fanout.errors import InvalidResponse
-from fanout.types import (
-    Chunk,
-    ChunkResult,
-    Failure,
-    Payload,
-    Response,
-    Result,
-    Statistics,
-    unwrapped,
-)
+from fanout.results import ChunkResult, Failure, Result, Statistics, unwrapped
+from fanout.types import Chunk, Payload, Response
 
 
 def failure(start: int, stop: int) -> Failure:

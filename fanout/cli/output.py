@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from fanout.client import Preview
     from fanout.job import ArraySchema, CheckReport, Estimate, Status, Summary
     from fanout.job.report import CostEstimate, StopCause
-    from fanout.types import Failure, Tensor
+    from fanout.results import Failure
+    from fanout.types import Tensor
 
 _FAILURES_SHOWN = 3
 

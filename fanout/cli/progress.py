@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from fanout.io.writers import FileSink
     from fanout.report import Measured
-    from fanout.types import Statistics
+    from fanout.results import Statistics
 
 # The log of a day then has 8,640 lines, and still shows a stall soon.
 LINE_SECONDS = 10.0

@@ -43,11 +43,12 @@ if TYPE_CHECKING:
     from fanout.frames import Frame
     from fanout.io.readers import Source
     from fanout.limits import Cost, RateLimiter
+    from fanout.results import Event, Result, Statistics
     from fanout.settings import Endpoint, Endpoints, Hedge, Prices, RetryPolicy, Timeouts
     from fanout.statistics import Latencies
     from fanout.telemetry.base import Telemetry
     from fanout.transport import HeaderSource, Transport, TransportWrapper
-    from fanout.types import Array, Event, Priority, Result, Rows, Statistics
+    from fanout.types import Array, Priority, Rows
 
 
 class Client(Generic[V]):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fanout.client.session import Session
     from fanout.engine import Chunker, Run
     from fanout.io.journal import Journal
-    from fanout.types import ChunkResult, Result
+    from fanout.results import ChunkResult, Result
     from fanout.upstream.call import Call
 
 _CANCELLED = "the task that writes was cancelled, although the run was not"

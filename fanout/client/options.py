@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
     from fanout._redact import Redactor
     from fanout.presets import Preset
+    from fanout.results import Event
     from fanout.telemetry.base import Telemetry, Tracing
     from fanout.transport import HeaderSource, Transport, TransportWrapper
-    from fanout.types import Answers, Event
+    from fanout.types import Answers
 
     V = TypeVarWithDefault("V", default=Answers)
 else:

@@ -13,13 +13,14 @@ import numpy as np
 
 from fanout.engine import RowStatus, Stop
 from fanout.errors import ConfigError, Interrupted, RowsFailed, RunStopped
-from fanout.types import Result, Statistics, unwrapped
+from fanout.results import Result, Statistics, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fanout.engine import Batch
-    from fanout.types import Array, ChunkResult
+    from fanout.results import ChunkResult
+    from fanout.types import Array
 
 _FAILURES_SHOWN = 3
 

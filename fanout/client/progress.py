@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from fanout.types import Statistics
+    from fanout.results import Statistics
 
 _SECONDS = 0.25
 

@@ -11,8 +11,8 @@ from fanout.files import START_FRESH
 from fanout.io.journal import Journal, JournalState
 from fanout.io.readers import Source
 from fanout.io.writers import Checkpoint, FileSink, Move
+from fanout.results import ChunkResult, Statistics
 from fanout.rows import RowSet
-from fanout.types import ChunkResult, Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fanout.client.identity import Content
     from fanout.engine import Chunker
     from fanout.files import Publication
-    from fanout.types import Result
+    from fanout.results import Result
 
 _KEY = "output.path"
 

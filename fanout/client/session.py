@@ -44,11 +44,12 @@ if TYPE_CHECKING:
     from fanout.codecs.base import Codec
     from fanout.engine import AnswerStore, Batch, Chunker
     from fanout.limits import Account, Amount, ConcurrencyLimiter, Cost
+    from fanout.results import ChunkResult, Result, Statistics
     from fanout.rows import RowSet
     from fanout.serving.local import LocalServer
     from fanout.settings import Endpoint
     from fanout.statistics import Latencies
-    from fanout.types import ChunkResult, Priority, Result, Rows, Statistics
+    from fanout.types import Priority, Rows
 
 # Seconds for which the first row of a batch of `predict` waits for others.
 _LINGER = 0.002

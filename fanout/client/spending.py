@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from fanout.engine import Run
     from fanout.io.journal import Journal
     from fanout.limits import Account
-    from fanout.types import ChunkResult, Schema
+    from fanout.results import ChunkResult
+    from fanout.types import Schema
 
 # Requests that one allowance pays for, at least: each allowance costs a trip to the disk.
 _STEP = 32

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from fanout.client.session import Session
     from fanout.engine import Run
-    from fanout.types import Array, ChunkResult, Priority, Result, Statistics
+    from fanout.results import ChunkResult, Result, Statistics
+    from fanout.types import Array, Priority
 
 
 class Stream:

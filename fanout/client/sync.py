@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from fanout.io.readers import Source
     from fanout.io.writers import FileSink
     from fanout.presets import Preset
+    from fanout.results import ChunkResult, Result, Statistics
     from fanout.settings import Endpoints
-    from fanout.types import Answers, Array, ChunkResult, Priority, Result, Rows, Statistics
+    from fanout.types import Answers, Array, Priority, Rows
 
 _MAP_OPTIONS = ("codec", "on_error", "progress", "control", "timeout")
 

@@ -21,7 +21,8 @@ from fanout.settings import Limits
 if TYPE_CHECKING:
     from os import PathLike
 
-    from fanout.types import Array, Result
+    from fanout.results import Result
+    from fanout.types import Array
 
 Target: TypeAlias = "str | PathLike[str] | Mapping[str, Any]"
 """Path of a job file, whose tables input and output do not count; or the arguments of `Client`, endpoint included."""

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from fanout.io.journal.state import RecordedJob
     from fanout.io.parts import Ranges
     from fanout.io.writers import FileSink
-    from fanout.types import Array, ChunkResult
+    from fanout.results import ChunkResult
+    from fanout.types import Array
 
 _KEY = "output.path"
 

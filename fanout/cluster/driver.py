@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from fanout.io.readers import Source
     from fanout.io.writers import FileSink
     from fanout.job import Job
+    from fanout.results import Result, Statistics
     from fanout.statistics import Latencies
-    from fanout.types import Result, Statistics
 
 
 class Cluster:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fanout.results import EndpointStatistics, Statistics
 from fanout.statistics import Latencies
-from fanout.types import EndpointStatistics, Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -14,8 +14,8 @@ from fanout.io.writers.base import checksum_error
 from fanout.io.writers.packed import HAS_IDS, PackedColumns
 from fanout.io.writers.spool import SpoolSink
 from fanout.paths import PARTIAL
+from fanout.results import ChunkResult
 from fanout.rows import RowSet
-from fanout.types import ChunkResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from fanout.io.journal import JournalState
     from fanout.io.writers import FileSink
-    from fanout.types import Array, Failure, Result, Schema
+    from fanout.results import Failure, Result
+    from fanout.types import Array, Schema
 
 
 class PartSink(SpoolSink):

@@ -16,8 +16,9 @@ import numpy as np
 
 from fanout.engine.history import History, kind_of
 from fanout.engine.partial_chunk import PartialChunk, ranges
+from fanout.results import Failure
 from fanout.rows import RowSet, count_rows, take_rows
-from fanout.types import Action, Chunk, Failure, Rows
+from fanout.types import Action, Chunk, Rows
 
 if TYPE_CHECKING:
     from fanout.codecs.base import Codec

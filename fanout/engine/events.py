@@ -13,7 +13,7 @@ from fanout.engine.logs import level_of, log_event
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
-    from fanout.types import Event
+    from fanout.results import Event
     from fanout.upstream.balancer import Balancer
 
 _log = logging.getLogger("fanout")

@@ -15,8 +15,8 @@ from fanout.types import Verdict
 if TYPE_CHECKING:
     from fanout.engine.attempt import Attempter, Outcome
     from fanout.engine.chunker import ChunkTask
+    from fanout.results import Event, Statistics
     from fanout.stop import Stop
-    from fanout.types import Event, Statistics
     from fanout.upstream.admission import Ticket
 
 log = logging.getLogger("fanout")

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from fanout.callbacks import calling
 from fanout.classify import classify_error, classify_response, hidden_status, with_address
 from fanout.errors import ConfigError, TransportError
+from fanout.results import Event
 from fanout.stop import Stop, WaitQueue
-from fanout.types import Action, Event, Response, Verdict
+from fanout.types import Action, Response, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanout.types import Chunk, ChunkResult
+from fanout.results import ChunkResult
+from fanout.types import Chunk
 from fanout.usage import TokenCounts, token_counts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from fanout.engine.chunker import ChunkTask
-    from fanout.types import Array, Failure, Values
+    from fanout.results import Failure
+    from fanout.types import Array, Values
 
 
 class PartialChunk:

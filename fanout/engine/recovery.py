@@ -26,8 +26,9 @@ from fanout.engine.bisection import (
 from fanout.engine.blame import Blame
 from fanout.engine.control import BEFORE_ALL_OTHERS, ControlRequests
 from fanout.engine.history import kind_of
+from fanout.results import Event
 from fanout.stop import Stop
-from fanout.types import Action, Event, Verdict
+from fanout.types import Action, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable

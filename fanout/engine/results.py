@@ -17,16 +17,18 @@ import numpy as np
 from fanout.classify import classify_error
 from fanout.engine.partial_chunk import filled, usage_of_rows
 from fanout.engine.validator import ResponseValidator, Unconfirmed, disagreement
+from fanout.results import ChunkResult, Event, Failure, Result
 from fanout.rows import RowSet
-from fanout.types import Array, Chunk, ChunkResult, Event, Failure, Result, Verdict
+from fanout.types import Array, Chunk, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from fanout.engine.chunker import ChunkTask
     from fanout.engine.partial_chunk import PartialChunk
+    from fanout.results import Statistics
     from fanout.statistics import Counters
-    from fanout.types import Schema, Statistics, TensorSpec
+    from fanout.types import Schema, TensorSpec
     from fanout.upstream.balancer import Balancer
 
     Refused = list[tuple[ChunkTask, Verdict]]

@@ -24,10 +24,10 @@ from fanout.engine.results import ResultCollector
 from fanout.engine.scheduler import Scheduler
 from fanout.engine.workers import Tasks, Workers
 from fanout.errors import CallbackError, FanoutError
+from fanout.results import Event
 from fanout.rows import RowSet
 from fanout.statistics import Counters
 from fanout.stop import Stop, StopEvent, Watchdog
-from fanout.types import Event
 from fanout.upstream.admission import Dispatcher
 from fanout.upstream.billing import BilledDispatcher
 from fanout.upstream.call import Call
@@ -40,10 +40,11 @@ if TYPE_CHECKING:
     from fanout.engine.polling import JobRecords
     from fanout.engine.validator import ResponseValidator
     from fanout.limits import Account
+    from fanout.results import ChunkResult, Statistics
     from fanout.stop import Until
     from fanout.telemetry.base import RunTrace
     from fanout.transport import RowsSent
-    from fanout.types import ChunkResult, Schema, Statistics
+    from fanout.types import Schema
     from fanout.upstream.group import EndpointGroup, EndpointState
 
 _log = logging.getLogger("fanout")

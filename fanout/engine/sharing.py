@@ -17,8 +17,9 @@ import numpy as np
 
 from fanout.engine.partial_chunk import PartialChunk, as_slice, filled, ranges
 from fanout.errors import InvalidResponse
+from fanout.results import ChunkResult, Failure
 from fanout.rows import RowSet
-from fanout.types import Chunk, ChunkResult, Failure, schema_of
+from fanout.types import Chunk, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

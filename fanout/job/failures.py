@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fanout.io.kept import KeptReader, Piece
     from fanout.io.readers import Source
     from fanout.job.model import Job, JobFile
-    from fanout.types import Failure
+    from fanout.results import Failure
 
 # Failed rows may be millions, and their columns any size.
 _GROUP_ROWS = 8192

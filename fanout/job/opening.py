@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from fanout.io.writers import FileSink
     from fanout.job.model import Job
     from fanout.job.report import AnsweredBy
+    from fanout.results import Event
     from fanout.telemetry import Telemetry
     from fanout.transport import Transport, TransportWrapper
-    from fanout.types import Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from fanout.client import Preview, Survey
     from fanout.errors import RunStopped
     from fanout.job.exchange import Exchange
+    from fanout.results import Failure, Result, Statistics
     from fanout.settings import Limits
-    from fanout.types import Failure, Result, Statistics, StopKind
+    from fanout.types import StopKind
 
 AnsweredBy: TypeAlias = Literal["endpoint", "mock", "replay"]
 """Origin of the answers: the endpoint, a mock of the model, or a recording."""

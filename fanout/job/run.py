@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from fanout.job.model import Job
     from fanout.job.opening import Setup
     from fanout.report import Measured, RunRecorder
+    from fanout.results import Result, Statistics
     from fanout.statistics import Latencies
-    from fanout.types import Result, Statistics
 
     OnStart = Callable[[Measured | None, int | None, int, FileSink], None]
 

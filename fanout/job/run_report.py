@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from fanout.io.readers import Source
     from fanout.job.model import Job, Outline
     from fanout.job.report import AnsweredBy
+    from fanout.results import Failure
     from fanout.settings import Limits
-    from fanout.types import Failure
 
 _log = logging.getLogger("fanout")
 

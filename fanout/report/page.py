@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from fanout.report.recording import OutputSample, RecordedSession, Totals
-    from fanout.types import Failure
+    from fanout.results import Failure
 
 _MOST_VALUES = 12
 """Different integers that are counted one by one."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.report.recording import Line
-    from fanout.types import Event, Statistics
+    from fanout.results import Event, Statistics
 
 _log = logging.getLogger("fanout")
 

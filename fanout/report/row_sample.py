@@ -16,7 +16,8 @@ from fanout.report.recording import OutputSample
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fanout.types import ChunkResult, Values
+    from fanout.results import ChunkResult
+    from fanout.types import Values
 
 _log = logging.getLogger("fanout")
 

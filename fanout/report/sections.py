@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fanout.report.page import Account
     from fanout.report.recording import RecordedSession
     from fanout.report.timeline import Timeline
-    from fanout.types import Failure
+    from fanout.results import Failure
 
 # An endpoint in trouble makes an event whenever its circuit opens, which may be hundreds in an hour.
 _EVENTS_SHOWN = 40

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from fanout.codecs.base import Codec
     from fanout.engine.chunker import ChunkTask
     from fanout.engine.run import Run
+    from fanout.results import ChunkResult, Statistics
     from fanout.statistics import Latencies
     from fanout.transport import Transport
-    from fanout.types import ChunkResult, Statistics, Verdict
+    from fanout.types import Verdict
 
 
 class Measured(Protocol):

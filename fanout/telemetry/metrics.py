@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from fanout.codecs.base import Codec
-    from fanout.types import EndpointStatistics, Statistics
+    from fanout.results import EndpointStatistics, Statistics
 
 Labels: TypeAlias = tuple[str, ...]
 Numbers: TypeAlias = "Iterator[tuple[Labels, float]]"

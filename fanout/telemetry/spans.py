@@ -39,9 +39,10 @@ if TYPE_CHECKING:
     from fanout.engine.attempt import Attempter
     from fanout.engine.chunker import ChunkTask
     from fanout.engine.run import Run
+    from fanout.results import ChunkResult
     from fanout.telemetry.metrics import Operation
     from fanout.transport import Transport
-    from fanout.types import Chunk, ChunkResult, Verdict
+    from fanout.types import Chunk, Verdict
 
     Handle: TypeAlias = Callable[[ChunkTask, Verdict, float | None], None]
 

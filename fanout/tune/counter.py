@@ -14,8 +14,8 @@ from fanout.tune.trial import Measurement
 if TYPE_CHECKING:
     from fanout.client import Stream
     from fanout.engine import RunControl
+    from fanout.results import ChunkResult, Event
     from fanout.tune.options import Quota
-    from fanout.types import ChunkResult, Event
 
 # Multiple of the planned duration after which a trial with hardly any answers ends.
 _PATIENCE = 5

@@ -14,9 +14,10 @@ from fanout.engine import RunControl
 from fanout.errors import InputError
 from fanout.io.readers import BLOCK_BYTES, Source
 from fanout.job.opening import client_of
+from fanout.results import Statistics
 from fanout.rows import count_rows, join_rows
 from fanout.tune.counter import EventCounter, StreamCounter
-from fanout.types import Block, Statistics
+from fanout.types import Block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from fanout.job import Job
     from fanout.job.report import AnsweredBy
+    from fanout.results import Statistics
     from fanout.tune.options import TuneOptions
     from fanout.tune.trial import Trial
-    from fanout.types import Statistics
 
 # Larger chunks gain hardly anything over the cost of a request, and a failed one repeats more rows.
 _MAX_CHUNK_ROWS = 8192

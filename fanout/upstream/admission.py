@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from fanout.engine.chunker import ChunkTask
     from fanout.limits import Reservation
     from fanout.limits.capacity import Flight
+    from fanout.results import Event
     from fanout.statistics import Traffic
     from fanout.stop import StopEvent, WaitQueue
-    from fanout.types import Event
     from fanout.upstream.group import EndpointGroup
 
 _PLAIN_CALL = Call()

@@ -14,8 +14,8 @@ from fanout.errors import InvalidResponse
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from fanout.results import EndpointStatistics
     from fanout.stop import WaitQueue
-    from fanout.types import EndpointStatistics
     from fanout.upstream.group import EndpointState
 
 # Fraction of a cooldown by which a request may come later, so that they do not all come at its end.

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from fanout.limits import Accounts, Capacity, Cost
 from fanout.limits.size_limits import SizeLimits
+from fanout.results import EndpointStatistics
 from fanout.retry import Backoff
 from fanout.stop import WaitQueue
-from fanout.types import EndpointStatistics
 from fanout.upstream.balancer import Balancer
 from fanout.upstream.circuit_breaker import CircuitBreaker
 from fanout.upstream.health import Health

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fanout.classify import Quota, readers
-from fanout.types import Action, Event, Verdict
+from fanout.results import Event
+from fanout.types import Action, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,8 +17,8 @@ from aiohttp import web
 from fanout.cli import results as command_module
 from fanout.job.failures import FailureReport
 from fanout.report import group_failures
+from fanout.results import Failure
 from fanout.testing import Background
-from fanout.types import Failure
 from tests.jobs import REVIEWS_JOB, served
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from fanout.cli.output import check_text, summary_text
 from fanout.client import Preview
 from fanout.job import ArraySchema, CheckReport, Summary
 from fanout.job.report import OutputFiles, Probe, StopCause
-from fanout.types import Failure, ModelInfo, Result, Statistics, Tensor
+from fanout.results import Failure, Result, Statistics
+from fanout.types import ModelInfo, Tensor
 
 STATS = Statistics(
     seconds=0.38, writing_seconds=0.01, ok=1797, requests=29, retries=1,

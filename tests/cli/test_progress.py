@@ -9,7 +9,7 @@ import pytest
 
 from fanout.cli.progress import Bar, Display, Lines, Silent, progress_display
 from fanout.errors import ClientStateError
-from fanout.types import Statistics
+from fanout.results import Statistics
 
 
 class Counting:

@@ -7,7 +7,7 @@ import pytest
 
 import fanout
 from fanout.client.progress import RemainingTime, progress_text
-from fanout.types import Statistics
+from fanout.results import Statistics
 
 
 def test_the_time_left_follows_the_rate_of_the_last_seconds() -> None:

@@ -15,7 +15,7 @@ from fanout.testing import MockEndpoint
 from tests.support import Plain
 
 if TYPE_CHECKING:
-    from fanout.types import Result
+    from fanout.results import Result
 
 pytestmark = pytest.mark.virtual_time
 ATTEMPTS = 5

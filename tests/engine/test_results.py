@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fanout.engine import MergedRows, RowStatus
-from fanout.types import Chunk, ChunkResult, Failure, Result, Statistics
+from fanout.results import ChunkResult, Failure, Result, Statistics
+from fanout.types import Chunk
 
 DTYPES = st.sampled_from(["f4", "f8", "f2", "i4", "u1", "?"]).map(np.dtype)
 

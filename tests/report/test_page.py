@@ -11,7 +11,7 @@ import pytest
 
 from fanout.report import Account, Example, RecordedSession, report_page
 from fanout.report.recording import EndpointTotals, Note, OutputSample, Sample, Session, Totals
-from fanout.types import Failure
+from fanout.results import Failure
 
 EVIL = "</style></title><script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg/onload=alert(3)>\x1b[31m\u202e"
 

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 
 from fanout.report.row_sample import NOT_FINITE, RowSample
-from fanout.types import ChunkResult, Failure
+from fanout.results import ChunkResult, Failure
 
 
 def chunk(start, outputs, failures=()):

@@ -16,8 +16,8 @@ from fanout.testing import VirtualClock
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fanout.results import Result
     from fanout.transport import Request
-    from fanout.types import Result
 
 TooLarge: TypeAlias = "Callable[[list[str], int], bool]"
 """Whether a request with these rows, in a body of so many bytes, is too large."""

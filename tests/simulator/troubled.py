@@ -17,8 +17,8 @@ from fanout.testing import VirtualClock
 from tests.simulator.capped import Measured
 
 if TYPE_CHECKING:
+    from fanout.results import Result
     from fanout.transport import Request
-    from fanout.types import Result
 
 ABOUT_ROWS = ("400", "422", "500", "502", "disconnect", "timeout", "wrong count", "no JSON")
 """Signals of a row that cannot be answered."""

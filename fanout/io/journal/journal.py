@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
     from fanout.files import Publication
     from fanout.io.journal.comparison import Rows
-    from fanout.types import Array, ChunkResult, Failure, Schema
+    from fanout.results import ChunkResult, Failure
+    from fanout.types import Array, Schema
 
 _KEY = "output.path"
 _INPUT = "input"

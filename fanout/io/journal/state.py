@@ -14,8 +14,8 @@ from fanout._escape import safe_json
 from fanout.files import Publication
 from fanout.io.fingerprint import DIGEST_BYTES
 from fanout.io.journal.records import MAGIC, Damaged, RecordReader
+from fanout.results import Failure
 from fanout.rows import RowSet
-from fanout.types import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

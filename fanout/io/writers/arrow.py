@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from fanout.io.kept import KeptColumns
     from fanout.io.writers.base import Checkpoint
     from fanout.io.writers.columns import Layout
+    from fanout.results import ChunkResult
     from fanout.rows import RowSet
-    from fanout.types import Array, ChunkResult, Values
+    from fanout.types import Array, Values
 
 
 class ArrowTableSink(SpoolSink):

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from fanout.io.kept import KeptColumns
     from fanout.io.remote import Destination
-    from fanout.types import ChunkResult, Failure, Result, Schema
+    from fanout.results import ChunkResult, Failure, Result
+    from fanout.types import Schema
 
 
 class Checkpoint(NamedTuple):

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.io.writers.base import Move
-    from fanout.types import Array, ChunkResult, Result, Schema
+    from fanout.results import ChunkResult, Result
+    from fanout.types import Array, Schema
 
 _COPIED_BYTES = 2**20
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from fanout.io.kept import KeptColumns, Piece
     from fanout.io.writers.base import Move
     from fanout.io.writers.columns import Layout
-    from fanout.types import ChunkResult, Result, Schema, Values
+    from fanout.results import ChunkResult, Result
+    from fanout.types import Schema, Values
 
 # Start, stop, offset, length and checksum of a range of rows.
 _ENTRY = 5

@@ -16,8 +16,9 @@ from fanout.io.journal import Journal, JournalState, read_state
 from fanout.io.journal import journal as journal_module
 from fanout.io.journal import state as state_module
 from fanout.io.journal.records import Damaged, records
+from fanout.results import ChunkResult, Failure
 from fanout.rows import RowSet
-from fanout.types import Chunk, ChunkResult, Failure
+from fanout.types import Chunk
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fanout.io.writers import Checkpoint, FileSink, open_sink
-from fanout.types import Array, Chunk, ChunkResult, Failure, Result, Statistics
+from fanout.results import ChunkResult, Failure, Result, Statistics
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from fanout.types import Array, Chunk
 
 
 def failure(start: int, stop: int, reason: str = "HTTP 422: no") -> Failure:

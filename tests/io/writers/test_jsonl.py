@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.errors import ConfigError
-from fanout.types import Chunk, ChunkResult
+from fanout.results import ChunkResult
+from fanout.types import Chunk
 from tests.io.writers.runs import cut, done, failure, opened, publish, result, write_all
 
 

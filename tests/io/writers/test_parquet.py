@@ -17,7 +17,8 @@ from fanout.errors import ConfigError
 from fanout.io.arrow import OLDEST
 from fanout.io.writers import ParquetSink, arrow, open_sink
 from fanout.io.writers.packed import PackedColumns
-from fanout.types import Chunk, ChunkResult
+from fanout.results import ChunkResult
+from fanout.types import Chunk
 from tests.io.writers.runs import cut, done, failure, opened, publish, result, write_all
 
 PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from fanout.errors import ConfigError
 from fanout.io.writers import Checkpoint, Move, npy, open_sink
+from fanout.results import ChunkResult
 from fanout.rows import RowSet
-from fanout.types import Chunk, ChunkResult, schema_of
+from fanout.types import Chunk, schema_of
 from tests.io.writers.runs import accounted, cut, failure, opened, publish, result, write_all
 
 if TYPE_CHECKING:
