@@ -303,6 +303,9 @@ class Output:
             raise Unfit(f"has no index at {self.order!r} for every value at {self.path!r}", row=row)
         if len(indices) != len(value):
             raise Unfit(f"has {len(indices)} indices at {self.order!r} for {len(value)} values", row=row)
+        # A projection keeps the place of an item without a value: servers in Rust write a score of NaN as null.
+        if not self.keeps_null and None in value:
+            raise Unfit(f"has nothing at {self.path!r} for the index {indices[value.index(None)]!r}", row=row)
         try:
             places = order_of(indices)
         except Unfit as error:

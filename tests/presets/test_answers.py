@@ -232,6 +232,36 @@ BLOCKED = [
         },
         "max_output_tokens",
     ),
+    *(
+        ("openai-responses", {"status": status, "error": None, "output": []}, status)
+        for status in ("failed", "cancelled", "queued", "in_progress", "completed")
+    ),
+    (
+        "openai-responses",
+        {
+            "status": "incomplete", "incomplete_details": {"reason": "content_filter"},
+            "output": [{"type": "message", "content": [{"type": "output_text", "text": "It beg"}]}],
+        },
+        "content_filter",
+    ),
+    (
+        "gemini-generate",
+        {"candidates": [{"content": {"parts": [{"text": "It beg"}]}, "finishReason": "SAFETY"}]},
+        "SAFETY",
+    ),
+    (
+        "gemini-generate",
+        {"candidates": [{"content": {"parts": [{"text": "I think", "thought": True}]}, "finishReason": "MAX_TOKENS"}]},
+        "MAX_TOKENS",
+    ),
+    ("anthropic-messages", {"content": [{"type": "thinking"}], "stop_reason": "max_tokens"}, "max_tokens"),
+    (
+        "bedrock-converse",
+        {"output": {"message": {"content": [{"reasoningContent": {}}]}}, "stopReason": "max_tokens"},
+        "max_tokens",
+    ),
+    ("ollama-chat", {"message": {"content": ""}, "done": True, "done_reason": "load"}, "prompt is empty"),
+    ("ollama-generate", {"response": "", "done": True, "done_reason": "load"}, "prompt is empty"),
 ]  # fmt: skip
 
 
@@ -308,6 +338,23 @@ def test_scores_whose_indices_are_no_order_are_no_answer(indices, message):
     results = [{"index": index, "relevance_score": 0.5} for index in indices]
     with pytest.raises(fanout.InvalidResponse, match=message):
         codec.decode(response({"results": results}), 1)
+
+
+@pytest.mark.parametrize("name", ["cohere-rerank", "jina-rerank", "nim-rerank", "tei-rerank", "voyage-rerank"])
+def test_a_score_that_is_null_is_no_answer(name):
+    options = {} if name == "tei-rerank" else {"model": "m"}
+    codec = fanout.preset(name, **options).codec
+    scores = {"relevance_score": None, "logit": None, "score": None}
+    items = [{"index": 1, "relevance_score": 0.5, "logit": 0.5, "score": 0.5}, {"index": 0} | scores]
+    document = items if name == "tei-rerank" else dict.fromkeys(("results", "rankings", "data"), items)
+    with pytest.raises(fanout.InvalidResponse, match=r"has nothing at .*for the index 0"):
+        codec.decode(response(document), 1)
+
+
+def test_one_vector_in_place_of_a_list_of_them_is_no_embedding():
+    codec = fanout.preset("snowflake-embed", model="m").codec
+    with pytest.raises(fanout.InvalidResponse):
+        codec.decode(response({"data": [{"index": 0, "embedding": [0.5, 1.0]}]}), 1)
 
 
 def test_no_documents_have_no_scores():
