@@ -19,6 +19,7 @@ if sys.platform == "win32":  # files are locked, written and synced with POSIX c
     raise ImportError("fanout runs on Linux and macOS; on Windows, install it in WSL (Windows Subsystem for Linux)")
 
 if TYPE_CHECKING:
+    from fanout.addresses import Endpoint, Storage
     from fanout.auth import (
         ApiKeyAuth,
         Auth,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from fanout.limits.shared import LimitsBackend
     from fanout.presets import Preset, preset
     from fanout.results import ChunkResult, EndpointStatistics, Event, Failure, Result, Statistics
-    from fanout.settings import Cache, Endpoint, Hedge, Limits, Prices, RetryPolicy, Storage, Timeouts
+    from fanout.settings import Cache, Hedge, Limits, Prices, RetryPolicy, Timeouts
     from fanout.telemetry import OpenTelemetry, Prometheus, Telemetry
     from fanout.types import (
         Action,
@@ -96,7 +97,8 @@ _HOMES = {
     "fanout.limits": ("RateLimiter",),
     "fanout.limits.shared": ("LimitsBackend",),
     "fanout.presets": ("Preset", "preset"),
-    "fanout.settings": ("Cache", "Endpoint", "Hedge", "Limits", "Prices", "RetryPolicy", "Storage", "Timeouts"),
+    "fanout.addresses": ("Endpoint", "Storage"),
+    "fanout.settings": ("Cache", "Hedge", "Limits", "Prices", "RetryPolicy", "Timeouts"),
     "fanout.io.writers": ("FileSink", "open_sink"),
     "fanout.io.readers": ("Source", "open_source"),
     "fanout.client.sync": ("SyncClient", "map"),

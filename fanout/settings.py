@@ -6,8 +6,7 @@ file, ``fanout schema`` and the docs' table of options are made from their field
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
 from math import isfinite
 from numbers import Integral
@@ -16,17 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
 from fanout._headers import (
     has_literal,
-    is_secret_option,
-    literal_fields,
-    require_header_name,
-    require_headers,
     require_no_literals,
 )
-from fanout._url import UNIX, redact_url, require_url, require_web_url
 from fanout.errors import ConfigError
 from fanout.options import checks_options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tenacity import RetryCallState
 
     from fanout.usage import TokenCounts
@@ -67,10 +63,10 @@ class Chunks:
     """Maximum tokens in one request: counted by limits.tokenizer, else estimated."""
 
     def __post_init__(self) -> None:
-        _require_count("rows", self.rows)
+        require_count("rows", self.rows)
         for name in ("max_bytes", "max_tokens"):
             if getattr(self, name) is not None:
-                _require_count(name, getattr(self, name))
+                require_count(name, getattr(self, name))
 
 
 @checks_options
@@ -130,32 +126,32 @@ class Limits:
     def __post_init__(self) -> None:
         # The type is not enforced for callers in Python, so another text must not pass.
         if isinstance(self.concurrency, str):
-            _require(self.concurrency == "auto", "concurrency", self.concurrency, 'a whole number or "auto"')
+            require(self.concurrency == "auto", "concurrency", self.concurrency, 'a whole number or "auto"')
         else:
-            _require_count("concurrency", self.concurrency)
+            require_count("concurrency", self.concurrency)
         for name in _RATES:
             require_positive(name, getattr(self, name))
-        _require(isfinite(self.burst) and self.burst >= 0, "burst", self.burst, "a finite number, 0 or more")
+        require(isfinite(self.burst) and self.burst >= 0, "burst", self.burst, "a finite number, 0 or more")
         # An ignored setting would mislead: the user expects bursts.
         rated = any(getattr(self, name) is not None for name in _RATES)
-        _require(
+        require(
             rated or not self.burst, "burst", self.burst, "left out where there is no rate, such as rows_per_second"
         )
-        _require(self.tokenizer != "", "tokenizer", self.tokenizer, "the name of an encoding, such as cl100k_base")
+        require(self.tokenizer != "", "tokenizer", self.tokenizer, "the name of an encoding, such as cl100k_base")
         require_positive("max_cost", self.max_cost)
         self._require_shared()
         for name in ("max_requests", "max_tokens_total"):
             if getattr(self, name) is not None:
-                _require_count(name, getattr(self, name))
+                require_count(name, getattr(self, name))
 
     def _require_shared(self) -> None:
         if self.shared is None:
-            _require(self.shared_key is None, "shared_key", self.shared_key, "left out without shared")
+            require(self.shared_key is None, "shared_key", self.shared_key, "left out without shared")
             return
         # The URL may hold a password, so that no message shows it.
         if "://" not in self.shared:
             raise ConfigError("shared must be a URL, such as redis://localhost:6379", key="shared")
-        _require(self.shared_key != "", "shared_key", self.shared_key, "the name of this run")
+        require(self.shared_key != "", "shared_key", self.shared_key, "the name of this run")
         counted = [name for name in ("max_requests", "max_cost", "max_tokens_total") if getattr(self, name) is not None]
         if counted and self.shared_key is None:
             raise ConfigError(
@@ -165,6 +161,7 @@ class Limits:
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # Only this URL can hold a password; as ${NAME} it travels, and is resolved in the other process.
         require_no_literals(["shared"] if has_literal(self.shared or "") else [])
         return partial(Limits, **{one.name: getattr(self, one.name) for one in fields(self)}), ()
 
@@ -213,9 +210,9 @@ class Prices:
     def __post_init__(self) -> None:
         for name in ("input_per_million", "cached_per_million", "output_per_million", "per_request", "per_row"):
             value = getattr(self, name)
-            _require(value is None or (isfinite(value) and value >= 0), name, value, "a finite number, 0 or more")
+            require(value is None or (isfinite(value) and value >= 0), name, value, "a finite number, 0 or more")
         short = 0 < len(self.currency) <= _LONGEST_CURRENCY and self.currency.isprintable()
-        _require(short, "currency", self.currency, f"a text of at most {_LONGEST_CURRENCY} characters, such as USD")
+        require(short, "currency", self.currency, f"a text of at most {_LONGEST_CURRENCY} characters, such as USD")
         # A forgotten price would make the cost too low.
         if self.input_per_million is None and self.by_tokens:
             raise ConfigError(
@@ -272,6 +269,7 @@ class RetryPolicy:
     max_backoff: float = 30.0
     """Maximum upper bound of a backoff."""
 
+    # The share that the retry budgets of Finagle and Linkerd have by default.
     budget: float = 0.2
     """Retries that a success at the first attempt adds to the retry budget. Once the budget is spent, the circuit opens
     until a trial request succeeds."""
@@ -289,14 +287,14 @@ class RetryPolicy:
     """In Python only: a ``tenacity.stop_*`` strategy that ends a chunk's attempts, in place of ``max_attempts``."""
 
     def __post_init__(self) -> None:
-        _require_count("max_attempts", self.max_attempts)
+        require_count("max_attempts", self.max_attempts)
         for name in PYTHON_ONLY:
             value = getattr(self, name)
-            _require(value is None or callable(value), name, value, f"a tenacity strategy, such as tenacity.{name}_...")
+            require(value is None or callable(value), name, value, f"a tenacity strategy, such as tenacity.{name}_...")
         require_positive("stall", self.stall)
         for name in ("initial_backoff", "max_backoff", "budget", "max_pushback"):
             value = getattr(self, name)
-            _require(isfinite(value) and value >= 0, name, value, "a finite number, 0 or more")
+            require(isfinite(value) and value >= 0, name, value, "a finite number, 0 or more")
 
 
 @checks_options
@@ -317,7 +315,7 @@ class Hedge:
     times their median."""
 
     def __post_init__(self) -> None:
-        _require(isfinite(self.share) and 0 <= self.share <= 1, "share", self.share, "between 0 and 1")
+        require(isfinite(self.share) and 0 <= self.share <= 1, "share", self.share, "between 0 and 1")
         require_positive("delay", self.delay)
 
 
@@ -356,50 +354,10 @@ class Cache:
     def __post_init__(self) -> None:
         if self.path is not None:
             object.__setattr__(self, "path", fspath(self.path))
-        _require(self.path != "", "path", self.path, "the path of a file")
+        require(self.path != "", "path", self.path, "the path of a file")
         require_positive("ttl", self.ttl)
         if self.path is None and (self.ttl is not None or self.namespace or self.sampled):
             raise ConfigError("path is missing: the file of the cache", key="path")
-
-
-@checks_options
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Storage:
-    """Access to inputs and outputs behind URLs, where the environment alone does not give it.
-
-    Options are those of obstore. Neither the repr nor a pickle has any of them, since they may be credentials.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
-
-    s3: Mapping[str, str | int | bool] = field(default_factory=dict, repr=False)
-    """Options for s3:// URLs, such as region, endpoint, access_key_id, secret_access_key, session_token,
-    skip_signature."""
-
-    gs: Mapping[str, str | int | bool] = field(default_factory=dict, repr=False)
-    """Options for gs:// URLs, such as service_account_path, skip_signature."""
-
-    az: Mapping[str, str | int | bool] = field(default_factory=dict, repr=False)
-    """Options for az:// URLs, such as account_name, account_key, sas_token, endpoint."""
-
-    https: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Header fields for https:// inputs, such as authorization. A redirect to another host gets none of them."""
-
-    def __post_init__(self) -> None:
-        require_headers(self.https, "https")
-        for scheme in ("s3", "gs", "az"):
-            for name, value in getattr(self, scheme).items():
-                if not isinstance(value, str | int | bool):
-                    raise ConfigError(f"{name} must be a text, a whole number or true or false", key=f"{scheme}.{name}")
-
-    @property
-    def secrets(self) -> list[str]:
-        """The options that are credentials by their names; header fields are not among them."""
-        options = [pair for scheme in (self.s3, self.gs, self.az) for pair in scheme.items()]
-        return [str(value) for name, value in options if is_secret_option(name)]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Storage, ()
 
 
 @checks_options
@@ -423,141 +381,20 @@ class Timeouts:
             require_positive(name, getattr(self, name))
 
 
-@checks_options
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Endpoint:
-    """One endpoint, or several that serve the same model. The repr omits header values, which may hold credentials."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
-
-    url: str = ""
-    """URL of the model: http(s)://..., unix:///PATH for a Unix socket (unix:///PATH:/v1/... with the path of the
-    request), or local://NAME for the packaged model server."""
-
-    urls: tuple[str, ...] = ()
-    """Further endpoints that serve the same model. All are used as one, and every setting here applies to each."""
-
-    weights: tuple[float, ...] = ()
-    """Relative capacity of url and urls, one number each: 2 gets twice the requests of 1. Equal if not given."""
-
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Header fields sent with every request."""
-
-    max_response_bytes: int = 64 * 2**20
-    """Maximum size of a response, also after decompression."""
-
-    max_header_bytes: int = 64 * 2**10
-    """Maximum size of the header of a response."""
-
-    proxy: str | None = None
-    """URL of an HTTP proxy; or "env", for those that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name, which are ignored
-    otherwise."""
-
-    compress: Literal["gzip"] | None = None
-    """Encoding of request bodies, where the server takes it: "gzip" for those of 1 KiB or more. chunks.max_bytes counts
-    bytes before compression."""
-
-    ca_file: str | None = None
-    """PEM file with the certificates to trust, instead of the system's."""
-
-    client_cert: str | None = None
-    """PEM file with the client's certificate, and with its key unless client_key is given."""
-
-    client_key: str | None = None
-    """PEM file with the key of client_cert."""
-
-    request_id_header: str | None = None
-    """Name of a header that carries an id for each request. A response with another id is invalid."""
-
-    idempotency_header: str | None = None
-    """Name of a header that carries one key for all attempts of a chunk, for instance Idempotency-Key."""
-
-    model: str | None = None
-    """Model name that every response must carry, if responses name their model; others are invalid. If not given, all
-    endpoints must report the same name; one endpoint that alternates between names counts as one model."""
-
-    def __post_init__(self) -> None:
-        for field_name in ("urls", "weights"):  # a list is accepted, and frozen with the rest
-            object.__setattr__(self, field_name, tuple(getattr(self, field_name)))
-        if not self.url and not self.urls:
-            raise ConfigError("url is missing: where requests are to go (or urls, for several endpoints)", key="url")
-        if self.url:
-            require_url(self.url, "url")
-        for url in self.urls:
-            require_url(url, "urls")
-        every = self._every
-        _require(len(set(every)) == len(every), "urls", [redact_url(url) for url in every], "all different")
-        _require(
-            len(self.weights) in (0, len(every)), "weights", list(self.weights), f"{len(every)} numbers, one a url"
-        )
-        for weight in self.weights:
-            require_positive("weights", weight)
-        require_headers(self.headers)
-        for field_name in ("request_id_header", "idempotency_header"):
-            if (name := getattr(self, field_name)) is not None:
-                require_header_name(name, field_name)
-        _require_count("max_response_bytes", self.max_response_bytes)
-        _require_count("max_header_bytes", self.max_header_bytes)
-        _require(self.model != "", "model", self.model, "the name of the model in responses")
-        if self.proxy is not None and self.proxy != "env":
-            require_web_url(self.proxy, "proxy")
-            sockets = [url for url in every if url.startswith(UNIX)]
-            _require(not sockets, "proxy", redact_url(self.proxy), f"left out for a Unix socket ({', '.join(sockets)})")
-        _require(self.compress in (None, "gzip"), "compress", self.compress, 'left out or "gzip"')
-        _require(self.client_cert is not None or self.client_key is None, "client_key", "alone", "with a client_cert")
-
-    def each(self) -> list[tuple[Endpoint, float]]:
-        """Return an `Endpoint` for each URL, with its weight."""
-        every = self._every
-        weights = self.weights or (1.0,) * len(every)
-        return [
-            (replace(self, url=url, urls=(), weights=()), weight) for url, weight in zip(every, weights, strict=True)
-        ]
-
-    @property
-    def shown(self) -> str:
-        """The URLs without secrets."""
-        return ", ".join(map(redact_url, self._every))
-
-    @property
-    def _every(self) -> tuple[str, ...]:
-        return (self.url, *self.urls) if self.url else self.urls
-
-    def __repr__(self) -> str:
-        return f"Endpoint({self.shown!r})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        names = ("url", *(f"urls[{place}]" for place in range(len(self.urls))), "proxy")
-        urls = zip(names, (self.url, *self.urls, self.proxy or ""), strict=True)
-        literals = [name for name, url in urls if has_literal(url)]
-        require_no_literals([*literals, *(f"headers.{name}" for name in literal_fields(self.headers))])
-        options = {one.name: getattr(self, one.name) for one in fields(self)}
-        return partial(Endpoint, **options | {"headers": dict(self.headers)}), ()
-
-    # Else a copy within the process would be refused as well.
-    def __copy__(self) -> Endpoint:
-        return self
-
-    def __deepcopy__(self, _: object) -> Endpoint:
-        return self
-
-
-Endpoints: TypeAlias = str | Endpoint | Sequence[str | Endpoint]
-"""A URL or an `Endpoint`; or several that serve the same model, used as one."""
-
-
-def _require_count(name: str, value: object) -> None:
+def require_count(name: str, value: object) -> None:
+    """Raise `ConfigError` unless ``value`` is a whole number from 1 on."""
     # NumPy's integers are as good as Python's; True is an int as well, but not meant as a number.
     counts = isinstance(value, Integral) and not isinstance(value, bool)
-    _require(counts, name, value, "a whole number")
-    _require(counts and cast("int", value) >= 1, name, value, "at least 1")
+    require(counts, name, value, "a whole number")
+    require(counts and cast("int", value) >= 1, name, value, "at least 1")
 
 
 def require_positive(name: str, value: float | None) -> None:
     """Raise `ConfigError` unless ``value`` is None, or finite and above 0."""
-    _require(value is None or (isfinite(value) and value > 0), name, value, "a finite number above 0")
+    require(value is None or (isfinite(value) and value > 0), name, value, "a finite number above 0")
 
 
-def _require(condition: bool, name: str, value: object, wanted: str) -> None:
+def require(condition: bool, name: str, value: object, wanted: str) -> None:
+    """Raise `ConfigError`, in which ``value`` is shown, if the ``condition`` does not hold."""
     if not condition:
         raise ConfigError(f"{name} must be {wanted}, not {value!r}", key=name)

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout._url import redact_url
+from fanout.addresses import Endpoint, Storage
 from fanout.errors import ConfigError
-from fanout.settings import Endpoint, Hedge, Limits, RetryPolicy, Storage, Timeouts
+from fanout.settings import Hedge, Limits, RetryPolicy, Timeouts
 
 SETTINGS = [Limits, RetryPolicy, Hedge, Timeouts, Endpoint]
 

@@ -12,6 +12,7 @@ import click
 from fanout._escape import escaped
 from fanout._headers import has_literal
 from fanout._variables import has_reference, resolved
+from fanout.addresses import Endpoint
 from fanout.cli.output import print_message
 from fanout.errors import ConfigError
 from fanout.job.begin import (
@@ -25,7 +26,6 @@ from fanout.job.begin import (
 from fanout.job.custom_codec import is_custom
 from fanout.job.edit import override, parse_value, toml
 from fanout.presets import load_preset
-from fanout.settings import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

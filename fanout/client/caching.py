@@ -21,9 +21,10 @@ from fanout.io.cache import AnswerCache, Origin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fanout.addresses import Endpoint
     from fanout.client.options import ClientSettings
     from fanout.codecs.base import Codec
-    from fanout.settings import Cache, Endpoint
+    from fanout.settings import Cache
     from fanout.upstream.call import Call
 
 # Fields that name the caller or one request. All others count, since a gateway may choose the model by any of them.

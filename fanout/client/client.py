@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
     from typing import Unpack
 
+    from fanout.addresses import Endpoint, Endpoints
     from fanout.client.inspect import Preview, Survey
     from fanout.client.options import ClientOptions
     from fanout.engine import RunControl
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from fanout.io.readers import Source
     from fanout.limits import Cost, RateLimiter
     from fanout.results import Event, Result, Statistics
-    from fanout.settings import Endpoint, Endpoints, Hedge, Prices, RetryPolicy, Timeouts
+    from fanout.settings import Hedge, Prices, RetryPolicy, Timeouts
     from fanout.statistics import Latencies
     from fanout.telemetry.base import Telemetry
     from fanout.transport import HeaderSource, Transport, TransportWrapper

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from fanout._url import LOCAL, redact_url, split_socket, with_socket
+from fanout.addresses import Endpoint, Endpoints
 from fanout.auth import Authenticator, StaticAuth
 from fanout.engine import EndpointGroup
 from fanout.engine.hedging import Hedger
 from fanout.engine.validator import ResponseDecoder
 from fanout.errors import ConfigError
 from fanout.limits import RateLimiter, TokenMeter
-from fanout.settings import Endpoint, Endpoints
 from fanout.transport import EndpointClient
 from fanout.transport.base import is_offline
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from fanout._redact import Redactor
+    from fanout.addresses import Endpoint
     from fanout.client.endpoints import Target
     from fanout.client.options import ClientSettings
     from fanout.codecs.base import Codec
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from fanout.results import ChunkResult, Result, Statistics
     from fanout.rows import RowSet
     from fanout.serving.local import LocalServer
-    from fanout.settings import Endpoint
     from fanout.statistics import Latencies
     from fanout.types import Priority, Rows
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Unpack
 
+    from fanout.addresses import Endpoints
     from fanout.client.file_run import Sink
     from fanout.client.inspect import Preview
     from fanout.client.stream import Stream
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from fanout.io.writers import FileSink
     from fanout.presets import Preset
     from fanout.results import ChunkResult, Result, Statistics
-    from fanout.settings import Endpoints
     from fanout.types import Answers, Array, Priority, Rows
 
 _MAP_OPTIONS = ("codec", "on_error", "progress", "control", "timeout")

@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 
 from fanout._url import LOCAL
+from fanout.addresses import Endpoint
 from fanout.codecs import codec as codec_by_name
 from fanout.codecs import codec_class
 from fanout.errors import ConfigError, FanoutError, InvalidResponse
@@ -25,7 +26,7 @@ from fanout.job.custom_codec import is_custom
 from fanout.job.load import load_job
 from fanout.job.openapi import Template, operations, template_for
 from fanout.presets import load_preset
-from fanout.settings import Endpoint, Timeouts
+from fanout.settings import Timeouts
 from fanout.transport import EndpointClient
 from fanout.types import DecodedResponse
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from fanout._redact import Redactor
+from fanout.addresses import Endpoint, Storage
 from fanout.errors import ConfigError
 from fanout.io.remote import shown, staged_path, url_of
-from fanout.settings import Cache, Chunks, Dedupe, Endpoint, Hedge, Limits, Prices, RetryPolicy, Storage, Timeouts
+from fanout.settings import Cache, Chunks, Dedupe, Hedge, Limits, Prices, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
     from fanout.auth import Auth

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from fanout.addresses import Endpoint
 from fanout.auth import DEFAULT_TYPE, auth_class, auth_types
 from fanout.codecs import base, codec_class, names
 from fanout.job.model import JobFile
 from fanout.options import option_names
 from fanout.presets import DEFAULT_CODEC, load_preset, preset_names
-from fanout.settings import PYTHON_ONLY, Chunks, Endpoint, Hedge, Limits, RetryPolicy, Timeouts
+from fanout.settings import PYTHON_ONLY, Chunks, Hedge, Limits, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from os import PathLike
 
+    from fanout.addresses import Endpoint
     from fanout.auth import Auth
     from fanout.codecs.base import Codec
-    from fanout.settings import Endpoint
 
 __all__ = [
     "DEFAULT_CODEC", "TABLES", "Parameter", "Preset", "PresetFile", "load_preset", "merged", "preset", "preset_names",

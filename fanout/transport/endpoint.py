@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDict
 
-    from fanout.settings import Endpoint, Timeouts
+    from fanout.addresses import Endpoint
+    from fanout.settings import Timeouts
     from fanout.telemetry.base import Tracing
     from fanout.transport.base import RowsSent, Transport, TransportWrapper
     from fanout.transport.headers import CallHeaders, HeaderSource

@@ -29,7 +29,8 @@ from fanout.types import Response
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fanout.settings import Endpoint, Timeouts
+    from fanout.addresses import Endpoint
+    from fanout.settings import Timeouts
     from fanout.transport.base import Cooldown, Request
     from fanout.transport.fast_path import FastResponse
 

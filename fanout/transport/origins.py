@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fanout._redact import Redactor
-    from fanout.settings import Endpoint, Timeouts
+    from fanout.addresses import Endpoint
+    from fanout.settings import Timeouts
     from fanout.telemetry.base import Tracing
     from fanout.transport.base import Cooldown, Transport, TransportWrapper
     from fanout.types import Response

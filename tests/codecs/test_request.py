@@ -231,7 +231,8 @@ class Kept:
     ],
 )
 async def test_the_path_of_a_row_goes_behind_that_of_the_endpoint(url, expected):
-    from fanout.settings import Endpoint, Timeouts
+    from fanout.addresses import Endpoint
+    from fanout.settings import Timeouts
 
     kept = Kept()
     client = EndpointClient(Endpoint(url=url), url, timeouts=Timeouts(), connections=1, transport=kept)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fanout.addresses import Endpoint
 from fanout.errors import TransportError
-from fanout.settings import Endpoint, Timeouts
+from fanout.settings import Timeouts
 from fanout.transport import EndpointClient
 from fanout.types import Payload
 from tests.loopback import Line, Received, chunked, http, loopback

@@ -7,8 +7,9 @@ import asyncio
 import numpy as np
 import pytest
 
+from fanout.addresses import Endpoint
 from fanout.errors import IncompleteResponse
-from fanout.settings import Endpoint, Timeouts
+from fanout.settings import Timeouts
 from fanout.transport import EndpointClient
 from tests.loopback import Line, Received, chunked, http, loopback
 from tests.transport.exchanges import GZIPPED, PAYLOAD, PLAIN, failure_of, hanging_up, transport_to

@@ -14,8 +14,9 @@ import trustme
 import uvloop
 
 from fanout import Client
+from fanout.addresses import Endpoint
 from fanout.errors import IncompleteResponse, ResponseTooLarge
-from fanout.settings import Endpoint, Limits, Timeouts
+from fanout.settings import Limits, Timeouts
 from fanout.testing import FaultServer
 from fanout.transport import EndpointClient, buffers
 from fanout.transport.buffers import LARGE, Buffers

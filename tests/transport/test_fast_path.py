@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
+from fanout.addresses import Endpoint
 from fanout.errors import ConfigError, IncompleteResponse
-from fanout.settings import Endpoint, Timeouts
+from fanout.settings import Timeouts
 from fanout.transport import EndpointClient, SendAborted, fast_path
 from fanout.transport.fast_path import SMALL, FastPath
 from fanout.transport.http import HttpTransport

@@ -9,8 +9,9 @@ import pytest
 from yarl import URL
 
 from fanout._version import __version__
+from fanout.addresses import Endpoint
 from fanout.errors import ConfigError, ResponseTooLarge
-from fanout.settings import Endpoint, Timeouts
+from fanout.settings import Timeouts
 from fanout.transport import EndpointClient, bodies
 from fanout.types import Payload
 from tests.loopback import Received, http, loopback

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from fanout.addresses import Endpoint
 from fanout.errors import IncompleteResponse, ResponseTooLarge
-from fanout.settings import Endpoint, Timeouts
+from fanout.settings import Timeouts
 from fanout.transport import ERROR_BODY_CAP, EndpointClient
 from fanout.types import Payload
 from tests.loopback import Line, Received, chunked, http, loopback

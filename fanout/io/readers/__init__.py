@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from fanout.addresses import Storage
 from fanout.errors import InputError
 from fanout.io.kept import KEEP
 from fanout.io.readers.arrow_files import ArrowFileSource, ParquetSource
@@ -28,7 +29,6 @@ from fanout.io.readers.npy import NpySource, NpzSource
 from fanout.io.readers.tables import as_source
 from fanout.io.remote import find_remote_files, shown, url_of
 from fanout.options import checks_options
-from fanout.settings import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

@@ -19,7 +19,7 @@ from fanout.io.remote.web import WebFile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fanout.settings import Storage
+    from fanout.addresses import Storage
 
 __all__ = ["Destination", "InputPath", "RemoteFile", "find_remote_files", "is_web", "shown", "staged_path", "url_of"]
 

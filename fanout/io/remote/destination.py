@@ -17,7 +17,7 @@ from fanout.paths import KEY, report_paths, uploads_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from fanout.settings import Storage
+    from fanout.addresses import Storage
 
 _PIECE = 2**20
 

@@ -21,7 +21,7 @@ from fanout.io.remote.urls import StoreUrl
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from fanout.settings import Storage
+    from fanout.addresses import Storage
 
 _CLASSES = {"s3": "S3Store", "gs": "GCSStore", "az": "AzureStore"}
 
@@ -212,7 +212,7 @@ class Bucket:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Credentials are never pickled: another process takes those of its own environment.
-        from fanout.settings import Storage
+        from fanout.addresses import Storage
 
         return Bucket, (self._scheme, self._name, Storage(), "input.path")
 

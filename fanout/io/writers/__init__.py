@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from fanout.addresses import Storage
 from fanout.errors import ConfigError
 from fanout.io.remote import Destination, RemoteFile, is_web, url_of
 from fanout.io.writers.arrow import ArrowFileSink, ParquetSink
@@ -14,7 +15,6 @@ from fanout.io.writers.spool import SpoolSink
 from fanout.io.writers.text import CsvSink, JsonLinesSink, csv_cell, value_cell
 from fanout.options import checks_options
 from fanout.paths import KEY, check_names, require_apart
-from fanout.settings import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
