@@ -85,7 +85,7 @@ async def run_into(
     window = ConcurrencyLimiter(room_for(session.concurrency))
     content = content_of(rows) if journal is not None else None
     if journal is not None and content is not None:
-        recorder = DigestRecorder(content, state.resolved)
+        recorder = DigestRecorder(content, state.resolved, journal.digest_method)
         rows = recorder.rows
         # The digests are taken from the rows as they are sent: the input may change later.
         journal.digests_of = recorder.take

@@ -6,7 +6,6 @@ which answers can be kept.
 
 from __future__ import annotations
 
-from functools import cached_property
 from hashlib import blake2b
 from itertools import pairwise
 from threading import Lock
@@ -21,8 +20,9 @@ from fanout._url import LOCAL, is_credential, split_socket
 from fanout.client.functions import option_identity
 from fanout.engine import as_rows
 from fanout.errors import ConfigError, InputError
-from fanout.io.fingerprint import DIGEST_BYTES, of_rows, row_digests
+from fanout.io.fingerprint import of_rows
 from fanout.io.readers import Source, as_source
+from fanout.io.row_digests import DIGEST_BYTES, METHOD, row_digests
 from fanout.io.writers import Move
 from fanout.rows import RowSet, count_rows, take_rows
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from fanout.codecs.base import Codec
     from fanout.engine import Chunker
+    from fanout.io.journal.reading import SentDigests
     from fanout.types import Array, Block, Rows
 
 _BLOCK_ROWS = 4096
@@ -129,49 +130,55 @@ class Content:
 
     def __init__(self, rows: Source | Rows) -> None:
         self.rows = rows
+        self._in_memory: dict[str, Array] = {}
 
     @property
     def n_rows(self) -> int | None:
         """Number of rows; None if only reading to the end shows it."""
         return self.rows.n_rows if isinstance(self.rows, Source) else count_rows(self.rows)
 
-    def fingerprint(self) -> dict[str, Any] | None:
-        """Return JSON that identifies the rows; see `Source.fingerprint`. All rows in memory count."""
+    def fingerprint(self, method: str = METHOD) -> dict[str, Any] | None:
+        """Return JSON that identifies the rows; see `Source.fingerprint`. All rows in memory count.
+
+        ``method`` is that of the digests of rows in memory.
+        """
         if isinstance(self.rows, Source):
             return self.rows.fingerprint()
-        digest = blake2b(self._in_memory.data, digest_size=DIGEST_BYTES)
+        digest = blake2b(self._digests_in_memory(method).data, digest_size=DIGEST_BYTES)
         # The digests of an empty input show neither its dtype nor its shape.
         digest.update(of_rows([take_rows(self.rows, slice(0, 0))]).encode())
         return {"rows": self.n_rows, "digest": digest.hexdigest()}
 
-    def digests(self) -> Iterator[Array]:
+    def digests(self, method: str = METHOD) -> Iterator[Array]:
         """Yield the digests of all rows in order, a block at a time. Raises `InputError` for unreadable input."""
         if not isinstance(self.rows, Source):
-            yield self._in_memory
+            yield self._digests_in_memory(method)
             return
         for block in self.rows.blocks():
-            yield row_digests(block.rows, block.ids)
+            yield row_digests(block.rows, block.ids, method)
 
-    def digests_of(self, start: int, stop: int) -> bytes:
+    def digests_of(self, start: int, stop: int, method: str = METHOD) -> bytes:
         """Return the digests of some rows in memory."""
-        return self._in_memory[start:stop].tobytes()
+        return self._digests_in_memory(method)[start:stop].tobytes()
 
-    @cached_property
-    def _in_memory(self) -> Array:
+    def _digests_in_memory(self, method: str) -> Array:
         assert not isinstance(self.rows, Source)
-        rows, n_rows = self.rows, count_rows(self.rows)
-        parts = (take_rows(rows, slice(start, start + _BLOCK_ROWS)) for start in range(0, n_rows, _BLOCK_ROWS))
-        digests: Array = np.concatenate([row_digests(take_rows(rows, slice(0, 0))), *map(row_digests, parts)])
+        if (digests := self._in_memory.get(method)) is None:
+            rows, n_rows = self.rows, count_rows(self.rows)
+            # Without a row there is still a part, whose digests have the shape of all others.
+            starts = range(0, max(1, n_rows), _BLOCK_ROWS)
+            parts = [row_digests(take_rows(rows, slice(at, at + _BLOCK_ROWS)), method=method) for at in starts]
+            self._in_memory[method] = digests = np.concatenate(parts)
         return digests
 
-    def differing(self, known: RowSet, digests: Array, n_rows: int | None = None) -> RowSet:
-        """Return the rows in ``known`` that do not have the digest ``digests[row]``, or do not exist.
+    def differing(self, known: RowSet, sent: SentDigests, n_rows: int | None = None) -> RowSet:
+        """Return the rows in ``known`` that do not have the digest in ``sent``, or do not exist.
 
         With ``n_rows``, rows from that number on differ too: the input has grown.
         """
-        differing, row = RowSet(), 0
+        differing, row, digests = RowSet(), 0, sent.digests
         mask, end = known.mask(len(digests)), max((stop for _, stop in known), default=0)
-        for block in self.digests():
+        for block in self.digests(sent.method):
             stop = min(row + len(block), len(digests))
             changed = mask[row:stop] & (digests[row:stop] != block[: stop - row]).any(axis=1)
             for place in np.flatnonzero(changed).tolist():
@@ -185,12 +192,13 @@ class Content:
             differing.add(max(start, row), stop)
         return differing
 
-    def match(self, answered: RowSet, digests: Array) -> Matches:
-        """Find the rows that are equal to those in ``answered``, whose digests are ``digests[row]``.
+    def match(self, answered: RowSet, sent: SentDigests) -> Matches:
+        """Find the rows that are equal to those in ``answered``, whose digests are in ``sent``.
 
         Takes 64 bytes of memory a row, of this input and of the other.
         """
-        now = np.concatenate([np.empty((0, 2), np.uint64), *self.digests()])
+        digests = sent.digests
+        now = np.concatenate([np.empty((0, 2), np.uint64), *self.digests(sent.method)])
         is_answered = answered.mask(len(digests))
         old = np.flatnonzero(is_answered)
         if not len(old):
@@ -239,14 +247,16 @@ class DigestRecorder:
     Args:
         content: the rows.
         done: rows that are not sent.
+        method: name of the digests' method.
 
     Attributes:
         rows: the rows to send.
     """
 
-    def __init__(self, content: Content, done: RowSet) -> None:
+    def __init__(self, content: Content, done: RowSet, method: str) -> None:
         self._content = content
         self._done = RowSet(done)
+        self._method = method
         # First row of each block: its end, its digests, and how many of them are not yet taken.
         self._blocks: dict[int, tuple[int, Array, int]] = {}
         # Blocks are read on one helper thread, and their digests taken on another.
@@ -257,14 +267,14 @@ class DigestRecorder:
     def take(self, start: int, stop: int) -> bytes:
         """Return the digests of some rows, once."""
         if not isinstance(self.rows, Source):
-            return self._content.digests_of(start, stop)
+            return self._content.digests_of(start, stop, self._method)
         with self._lock:
             return b"".join(self._taken(start, stop))
 
     def _add(self, row: int, block: Block) -> None:
         end = row + count_rows(block.rows)
         if n_left := sum(stop - start for start, stop in self._done.gaps(row, end)):
-            digests = row_digests(block.rows, block.ids)
+            digests = row_digests(block.rows, block.ids, self._method)
             with self._lock:
                 self._blocks[row] = (end, digests, n_left)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from fanout._url import credentials_in
 from fanout.engine import Stop
-from fanout.io.fingerprint import row_digests
 from fanout.io.journal.state import RecordedJob
+from fanout.io.row_digests import row_digests
 from fanout.rows import RowSet
 from fanout.threads import on_thread
 
@@ -42,7 +42,7 @@ class JournalledJobs:
         # Without a record, a process that resumes the run pays for the job again; a secret on a disk would be worse.
         if not self._holds_secret(url):
             try:
-                job = RecordedJob(url, await on_thread(_digest, rows))
+                job = RecordedJob(url, await on_thread(self._digest, rows))
                 await on_thread(self._journal.record_job, start, stop, job)
             except OSError as error:
                 return Stop("output", f"the journal cannot be written: {error}")
@@ -52,14 +52,14 @@ class JournalledJobs:
         """The URL of the job that an earlier process has started for exactly these rows, once."""
         job = self._earlier.pop((start, stop), None)
         # Rows without an answer may have been corrected since, or the files that they name.
-        return job.url if job is not None and await on_thread(_digest, rows) == job.digest else None
+        return job.url if job is not None and await on_thread(self._digest, rows) == job.digest else None
+
+    def _digest(self, rows: Rows) -> str:
+        digests = row_digests(rows, method=self._journal.digest_method)
+        return blake2b(digests.tobytes(), digest_size=16).hexdigest()
 
     def _holds_secret(self, url: str) -> bool:
         return self._redactor.hide(url) != url or any(credentials_in(url))
-
-
-def _digest(rows: Rows) -> str:
-    return blake2b(row_digests(rows).tobytes(), digest_size=16).hexdigest()
 
 
 def _under_way(state: JournalState) -> dict[tuple[int, int], RecordedJob]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fanout.engine import RowStatus
 from fanout.errors import ConfigError, InputError
 from fanout.files import START_FRESH
-from fanout.io.journal import Journal, JournalState
+from fanout.io.journal import Journal, JournalState, Spending
 from fanout.io.readers import Source
 from fanout.io.writers import Checkpoint, FileSink, Move
 from fanout.results import ChunkResult, Statistics
@@ -156,14 +156,14 @@ def _carry_over(sink: FileSink, journal: Journal, content: Content | None) -> No
     for start, stop in sent.known:
         for a, b in state.ok.gaps(start, stop):
             answered.remove(a, b)
-    matches = content.match(answered, sent.digests)
+    matches = content.match(answered, sent)
     with _rebuilding(sink):
         checkpoint = Checkpoint(state.schema, state.ok, journal.notes(), state.layout)
         notes, files = sink.rebuild(checkpoint, matches.moves, published=state.complete)
         kept = RowSet((move.to, move.to + move.stop - move.start) for move in matches.moves)
         # What an unfinished run has spent counts for its successor; a complete one has its account settled.
         spent = None if state.complete else state.charged
-        new = JournalState(identity, kept, schema=state.schema, n_rows=len(matches.digests), spent=spent)
+        new = JournalState(identity, kept, schema=state.schema, n_rows=len(matches.digests), spending=Spending(spent))
         journal.replace_with(new, notes, matches.digests, files)
 
 
@@ -191,8 +191,9 @@ def withdraw(sink: FileSink, journal: Journal, suspect: RowSet) -> None:
         checkpoint = Checkpoint(state.schema, state.ok, journal.notes())
         notes, files = sink.rebuild(checkpoint, moves, published=False)
         new = JournalState(
-            state.identity, kept, schema=state.schema, n_rows=state.n_rows, replaced=state.replaced, spent=state.charged
-        )
+            state.identity, kept, schema=state.schema, n_rows=state.n_rows, replaced=state.replaced,
+            spending=Spending(state.charged),
+        )  # fmt: skip
         journal.replace_with(new, notes, sent.digests if sent.known else None, files)
 
 

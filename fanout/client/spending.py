@@ -61,7 +61,7 @@ async def recorded(journal: Journal | None, account: Account | None, run: Run, c
 async def settle(journal: Journal) -> Stop | None:
     """Record the final sum, once nothing is in flight. Returns a stop if the journal cannot be written."""
     state = journal.state
-    if journal.spent is None or (state.allowed is None and journal.spent() == (state.spent or Spent())):
+    if journal.spent is None or (state.spending.allowed is None and journal.spent() == (state.spent or Spent())):
         return None
     try:
         await on_thread(journal.allow, None)

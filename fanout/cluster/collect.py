@@ -10,11 +10,11 @@ from fanout.client.file_run import storing
 from fanout.cluster.part import cut, read_part
 from fanout.errors import ConfigError
 from fanout.files import START_FRESH
-from fanout.io.fingerprint import DIGEST_BYTES
 from fanout.io.journal import JournalState, read_state
 from fanout.io.journal.comparison import Comparison
-from fanout.io.journal.state import SentDigests, read_digests
+from fanout.io.journal.reading import DigestReader, SentDigests
 from fanout.io.parts import added
+from fanout.io.row_digests import DIGEST_BYTES, METHOD
 from fanout.paths import journal_path
 from fanout.rows import RowSet
 
@@ -85,7 +85,7 @@ class Collector:
             # A kill came between the last row's record and the removal of the part.
             return Collected()
         self._require_same_schema(part, state)
-        self._journal.digests_of = _digests_of(journal_path(part), RowSet(ranges))
+        self._journal.digests_of = _digests_of(journal_path(part), RowSet(ranges), self._journal.digest_method)
         before, failed_before = len(self._journal.state.resolved), self._journal.state.failed
         # The record of the last rows has the spending of the part. A kill between the two would lose it, since a part
         # whose rows are all done is not collected again.
@@ -115,8 +115,10 @@ class Collector:
             for start, stop in state.resolved:
                 for a, b in others.gaps(start, stop):
                     done.add(a, b)
-            for start, stop, data in read_digests(journal_path(part)):
-                for a, b in others.gaps(start, stop):
+            reader = DigestReader(journal_path(part))
+            for start, stop, data in reader:
+                # The digests of an earlier release's worker cannot be compared with those of the others.
+                for a, b in others.gaps(start, stop) if reader.method == METHOD else ():
                     digests[a:b] = np.frombuffer(data, "<u8").reshape(-1, 2)[a - start : b - start]
                     known.add(a, b)
         return Comparison(JournalState({}, done, n_rows=n_rows), SentDigests(digests, known), rows)
@@ -183,17 +185,21 @@ def _groups(chunks: Iterator[ChunkResult]) -> Iterator[list[ChunkResult]]:
         yield group
 
 
-def _digests_of(journal: Path, rows: RowSet) -> Callable[[int, int], bytes] | None:
-    """Return the function that returns the digests of some of ``rows``; None if the part's journal has none."""
+def _digests_of(journal: Path, rows: RowSet, method: str) -> Callable[[int, int], bytes] | None:
+    """Return the function that returns digests of some of ``rows``; None if the part's has none of ``method``."""
     ranges = list(rows)
     first, end = ranges[0][0], ranges[-1][1]
     digests: Array = np.zeros((end - first, DIGEST_BYTES), np.uint8)
-    known = RowSet()
-    for start, stop, data in read_digests(journal):
+    known, reader = RowSet(), DigestReader(journal)
+    for start, stop, data in reader:
         if first <= start and stop <= end:
             digests[start - first : stop - first] = np.frombuffer(data, np.uint8).reshape(-1, DIGEST_BYTES)
             known.add(start, stop)
-    return (lambda start, stop: digests[start - first : stop - first].tobytes()) if known else None
+    return (
+        (lambda start, stop: digests[start - first : stop - first].tobytes())
+        if known and reader.method == method
+        else None
+    )
 
 
 def _form(state: JournalState) -> str:

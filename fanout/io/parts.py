@@ -17,7 +17,7 @@ import orjson
 
 from fanout.errors import ConfigError
 from fanout.files import PRIVATE, START_FRESH, make_folder, whole_file
-from fanout.io.journal import JournalState, Spent, read_state
+from fanout.io.journal import JournalState, Spending, Spent, read_state
 from fanout.paths import journal_path, parts_folder
 from fanout.rows import RowSet
 
@@ -189,8 +189,7 @@ def add_parts(state: JournalState | None, folder: PartsFolder, manifest: Manifes
                     whole.resolved.add(a, b)
                     whole.failures += (one for one in part.failures if a <= one.start and one.stop <= b)
         # What an attempt may have spent before it was killed counts as spent.
-        whole.spent = added(whole.charged, part.charged)
-        whole.allowed = None
+        whole.spending = Spending(added(whole.charged, part.charged))
     return whole
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 import pytest
 
-from fanout import Client, Limits, Source, open_sink, open_source
+from fanout import Client, ConfigError, Limits, Source, open_sink, open_source
 from fanout.testing import MockEndpoint
 from tests.support import Plain
 
@@ -40,6 +40,39 @@ async def test_a_run_of_an_earlier_version_is_resumed(tmp_path: Path, name: str)
     assert sent == X[20:].tolist()
     assert result.ok.all()
     assert np.array_equal(values_of(tmp_path / name), X * 2)
+
+
+TEXTS = [f"text {i}" for i in range(40)]
+
+
+async def shouted(folder: Path, name: str, texts: list[str], **options: Any) -> list[str]:
+    """Have the rest of a run over texts answered in capitals; return the texts that were sent."""
+    with MockEndpoint(lambda texts: [text.upper() for text in texts]) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=7, limits=Limits(concurrency=1)) as client:
+            sink, journal = open_sink(folder / name), folder / f"{name}.journal"
+            result = await client.run(texts, sink, journal=journal, **options)
+        assert result.ok.all()
+        lines = (folder / name).read_bytes().splitlines()
+        assert list(map(orjson.loads, lines)) == [text.upper() for text in texts]
+        return [text for request in mock.requests for text in orjson.loads(request.body)["instances"]]
+
+
+@pytest.mark.parametrize("name", ["texts-blake2b.jsonl", "texts-xxh3.jsonl"])
+async def test_texts_are_compared_by_the_digests_of_the_earlier_version(tmp_path: Path, name: str) -> None:
+    shutil.copytree(GOLDEN, tmp_path / "same")
+    assert await shouted(tmp_path / "same", name, TEXTS) == TEXTS[20:]
+    assert await shouted(tmp_path / "same", name, TEXTS) == []  # it is complete
+
+    edited = [*TEXTS]
+    edited[3], edited[30] = "other", "another"
+    shutil.copytree(GOLDEN, tmp_path / "edited")
+    with pytest.raises(ConfigError, match=r"another input \(of the 20 rows that are done, these differ: 3\)"):
+        await shouted(tmp_path / "edited", name, edited)
+    # Rows keep their answers under other numbers, too, and the new journal is read as the old one was.
+    moved = [*edited[5:], *edited[:5]]
+    unknown = [text for text in moved if text not in TEXTS[:20]]
+    assert await shouted(tmp_path / "edited", name, moved, carry=True) == unknown
+    assert await shouted(tmp_path / "edited", name, moved) == []
 
 
 def values_of(path: Path) -> Any:

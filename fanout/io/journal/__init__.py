@@ -2,6 +2,7 @@
 
 from fanout.io.journal.comparison import same_but_for_times
 from fanout.io.journal.journal import Journal
-from fanout.io.journal.state import JournalState, Spent, read_state
+from fanout.io.journal.reading import read_state
+from fanout.io.journal.state import JournalState, RecordedJob, Spending, Spent
 
-__all__ = ["Journal", "JournalState", "Spent", "read_state", "same_but_for_times"]
+__all__ = ["Journal", "JournalState", "RecordedJob", "Spending", "Spent", "read_state", "same_but_for_times"]

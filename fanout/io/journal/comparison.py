@@ -12,8 +12,8 @@ from fanout.rows import RowSet
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fanout.io.journal.state import JournalState, SentDigests
-    from fanout.types import Array
+    from fanout.io.journal.reading import SentDigests
+    from fanout.io.journal.state import JournalState
 
 
 class Rows(Protocol):
@@ -23,8 +23,11 @@ class Rows(Protocol):
     def n_rows(self) -> int | None:
         """Number of rows; None if it is unknown."""
 
-    def differing(self, known: RowSet, digests: Array, n_rows: int | None = None) -> RowSet:
-        """Return the rows in ``known`` that do not have the digest ``digests[row]``, and rows from ``n_rows`` on.
+    def fingerprint(self, method: str) -> Any:
+        """Return JSON that identifies the rows, made with digests of ``method``. Blocks on I/O."""
+
+    def differing(self, known: RowSet, sent: SentDigests, n_rows: int | None = None) -> RowSet:
+        """Return the rows in ``known`` that do not have the digest in ``sent``, and rows from ``n_rows`` on.
 
         Blocks on I/O.
         """
@@ -48,7 +51,7 @@ class Comparison:
         # The number of rows is unknown for a stream that has not come to its end.
         self._before, self._now = state.n_rows, rows.n_rows
         end = state.n_rows if only_ok else None
-        self._differing = rows.differing(self._done, sent.digests, end) if self._is_complete else RowSet()
+        self._differing = rows.differing(self._done, sent, end) if self._is_complete else RowSet()
 
     @property
     def is_same(self) -> bool:

@@ -14,7 +14,8 @@ from fanout.errors import ConfigError
 from fanout.files import Publication
 from fanout.io.journal import Journal, JournalState, read_state
 from fanout.io.journal import journal as journal_module
-from fanout.io.journal import state as state_module
+from fanout.io.journal import opening as opening_module
+from fanout.io.journal import payloads as payloads_module
 from fanout.io.journal.records import Damaged, records
 from fanout.results import ChunkResult, Failure
 from fanout.rows import RowSet
@@ -22,6 +23,8 @@ from fanout.types import Chunk
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from fanout.io.journal.reading import SentDigests
 
 IDENTITY = {"input": {"size": 3}, "codec": "json", "path": "/v1"}
 FORM = {"": (np.dtype("f4"), (10,)), "text": (np.dtypes.StringDType(), ())}
@@ -201,9 +204,12 @@ class Rows:
         self.now = digests
         self.n_rows = len(digests)
 
-    def differing(self, known: RowSet, digests: np.ndarray, n_rows: int | None = None) -> RowSet:
+    def fingerprint(self, method: str) -> Any:
+        raise AssertionError("the journal is not of an earlier release")
+
+    def differing(self, known: RowSet, sent: SentDigests, n_rows: int | None = None) -> RowSet:
         rows = [row for a, b in known for row in range(a, b)]
-        return RowSet((r, r + 1) for r in rows if r >= len(self.now) or (self.now[r] != digests[r]).any())
+        return RowSet((r, r + 1) for r in rows if r >= len(self.now) or (self.now[r] != sent.digests[r]).any())
 
 
 DIGESTS = np.arange(200, dtype=np.uint64).reshape(100, 2)
@@ -222,7 +228,7 @@ def sent(path: Path) -> None:
 def test_the_digests_of_rows_are_read_as_they_were_written(path: Path) -> None:
     sent(path)
     journal = Journal(path, {**IDENTITY, "input": FILE})
-    digests, known = journal.sent()
+    digests, known, _ = journal.sent()
     assert list(known) == [(0, 12), (14, 30)]
     assert np.array_equal(digests[0:12], DIGESTS[0:12])
     assert np.array_equal(digests[14:30], DIGESTS[14:30])
@@ -231,10 +237,10 @@ def test_the_digests_of_rows_are_read_as_they_were_written(path: Path) -> None:
 
 def test_the_digests_of_many_rows_have_records_of_a_bounded_length(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "DIGESTS_PER_RECORD", 7)
-    monkeypatch.setattr(state_module, "DIGESTS_PER_RECORD", 7)
+    monkeypatch.setattr(payloads_module, "DIGESTS_PER_RECORD", 7)
     sent(path)
     journal = Journal(path, {**IDENTITY, "input": FILE})
-    digests, known = journal.sent()
+    digests, known, _ = journal.sent()
     assert list(known) == [(0, 12), (14, 30)]
     assert np.array_equal(digests[14:30], DIGESTS[14:30])
     assert max(map(len, records(path.read_bytes()).payloads)) < 400
@@ -370,7 +376,7 @@ def test_a_journal_that_cannot_be_opened_is_not_locked(tmp_path: Path, monkeypat
     path.write_bytes(b"not a journal at all, and long enough for a header" * 9 if problem == "damage" else b"")
     with monkeypatch.context() as patch:
         if problem == "disk":
-            patch.setattr(journal_module, "load_journal", broken)
+            patch.setattr(opening_module, "load_journal", broken)
         with pytest.raises(ConfigError, match="damaged" if problem == "damage" else "Input/output error") as caught:
             Journal(path, {"input": 1})
     path.write_bytes(b"")
