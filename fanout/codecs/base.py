@@ -106,6 +106,12 @@ class Codec(ABC):
     _usage: UsagePaths | None = None
     _rules: StatusRules | None = None
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # Inherited bodies would be those of another `encode`, and rows would share answers that are not theirs.
+        if "encode" in vars(cls) and "row_bodies" not in vars(cls):
+            cls.row_bodies = Codec.row_bodies  # type: ignore[method-assign]
+
     def __new__(cls, *args: Any, **options: Any) -> Self:
         # Here, since the `__init__` of a subclass may use its options before it calls that of this class.
         if options and (known := option_names(cls.__init__)) is not None:
@@ -152,6 +158,14 @@ class Codec(ABC):
     @abstractmethod
     def encode(self, rows: Rows) -> Payload:
         """Make one request for all ``rows`` (at least one). Raises `EncodeError` for rows that it cannot express."""
+
+    def row_bodies(self, rows: Rows) -> Sequence[bytes] | None:
+        """The bodies that `encode` makes of each row by itself, where they are all that differs; None: `encode` them.
+
+        A cache identifies rows by these requests, which take a codec that makes them one by one most of its time. A
+        subclass with an `encode` of its own has to override this as well, or has None.
+        """
+        return None
 
     @abstractmethod
     def decode(self, response: Response, n_rows: int) -> Array | Values | DecodedResponse:

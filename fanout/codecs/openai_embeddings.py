@@ -104,18 +104,20 @@ class OpenAIEmbeddings(Codec):
             EncodeError: rows that are empty or missing, which the API refuses, or that are not Unicode.
             InputError: rows that are not texts.
         """
-        if isinstance(rows, Mapping):
-            raise InputError(f"embeddings are made of texts: give one column, not the columns {sorted(rows)}")
-        if isinstance(rows, np.ndarray) and (rows.ndim != 1 or rows.dtype.kind not in "USTO"):
-            raise InputError(f"embeddings are made of texts, not of {rows.dtype} rows of shape {list(rows.shape[1:])}")
-        # The API answers an empty text with an error for the whole request.
-        given = texts(rows)
-        if empty := [i for i, text in enumerate(given) if not text]:
-            raise EncodeError("an empty text has no embedding", rows=empty)
+        given = _texts(rows)
         try:
             return Payload(body=orjson.dumps({"input": given, **self._fields}))
         except orjson.JSONEncodeError as error:
             raise EncodeError(str(error), rows=[i for i, text in enumerate(given) if not is_unicode(text)]) from None
+
+    def row_bodies(self, rows: Rows) -> list[bytes] | None:
+        """The body for each text by itself: they differ in the text alone."""
+        before = b'{"input":['
+        after = orjson.dumps({"input": [], **self._fields}).removeprefix(before)
+        try:
+            return [b"%b%b%b" % (before, orjson.dumps(text), after) for text in _texts(rows)]
+        except (EncodeError, InputError, orjson.JSONEncodeError):
+            return None
 
     def decode(self, response: Response, n_rows: int) -> DecodedResponse:
         """The vectors in the order of their ``index``, shape (n_rows, width), and usage. Raises `InvalidResponse`."""
@@ -244,6 +246,18 @@ class OpenAIEmbeddings(Codec):
         if numbers.ndim != 2 or not numbers.size:
             raise Unfit(f"has embeddings of shape {list(numbers.shape[1:])}, not one vector a text", error_kind="shape")
         return numbers
+
+
+def _texts(rows: Rows) -> list[str]:
+    if isinstance(rows, Mapping):
+        raise InputError(f"embeddings are made of texts: give one column, not the columns {sorted(rows)}")
+    if isinstance(rows, np.ndarray) and (rows.ndim != 1 or rows.dtype.kind not in "USTO"):
+        raise InputError(f"embeddings are made of texts, not of {rows.dtype} rows of shape {list(rows.shape[1:])}")
+    # The API answers an empty text with an error for the whole request.
+    given = texts(rows)
+    if empty := [i for i, text in enumerate(given) if not text]:
+        raise EncodeError("an empty text has no embedding", rows=empty)
+    return given
 
 
 def _check(dimensions: object, encoding_format: object, embed_dtype: object, dtype: np.dtype[Any]) -> None:

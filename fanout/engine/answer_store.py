@@ -9,7 +9,7 @@ import asyncio
 import logging
 import sqlite3
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import orjson
 
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
     from fanout.codecs.base import Codec
     from fanout.io.cache import AnswerCache, Found, Origin
-    from fanout.types import Rows, Values
+    from fanout.types import Buffer, Rows, Values
+
+T = TypeVar("T")
 
 _log = logging.getLogger("fanout")
 
 # Bytes of answers that may wait to be written before the input has to wait.
 _MOST_UNWRITTEN = 32 * 2**20
-
 
 # Answers that are written together: their keys are random, so each of a few changes a page of its own.
 _GROUP_ROWS, _GROUP_SECONDS = 2048, 0.5
@@ -201,42 +202,52 @@ def request_keys(rows: Rows, codec: Codec, context: bytes) -> list[bytes | None]
 
     Equal keys are equal bytes: body, content type, path and header fields of the request for this row.
     """
-    keys: list[bytes | None] = []
     base = blake2b(digest_size=KEY_BYTES, key=context)
+    n_rows, bodies = count_rows(rows), _called(codec.row_bodies, rows)
+    if bodies is not None and len(bodies) == n_rows:
+        started = _after_fields(base, Payload(body=b""))
+        return [_digest(started, body) for body in bodies]
+    # Rows of one template differ in the body alone, so the state after the other fields is computed once.
     plain: dict[str, blake2b] = {}
-    for row in range(count_rows(rows)):
-        try:
-            one = slice(row, row + 1)
-            # Most rows are texts in a list; the general way takes as long as the digest.
-            payload = codec.encode(rows[one] if isinstance(rows, list) else take_rows(rows, one))
-        except Exception:  # noqa: BLE001 - the chunk of this row says why
-            keys.append(None)
-            continue
-        except BaseException as error:
-            raise abnormal("the codec's encode", error) from error
-        keys.append(_digest(payload, base, plain) if isinstance(payload, Payload) else None)
+    keys: list[bytes | None] = []
+    for row in range(n_rows):
+        one = slice(row, row + 1)
+        # Most rows are texts in a list; the general way takes as long as the digest.
+        payload = _called(codec.encode, rows[one] if isinstance(rows, list) else take_rows(rows, one))
+        keys.append(_key(payload, base, plain) if isinstance(payload, Payload) else None)
     return keys
 
 
-def _digest(payload: Payload, base: blake2b, plain: dict[str, blake2b]) -> bytes:
-    """The digest of a request. ``plain`` keeps the state after the fields that most requests share."""
-    is_plain = not (payload.path or payload.headers)
-    # Rows of one template differ in the body alone, so the state after the other fields is computed once.
-    started = plain.get(payload.content_type) if is_plain else None
-    if started is None:
-        started = base.copy()
-        started.update(_fields(payload))
-        if is_plain:
-            plain[payload.content_type] = started
-    digest = started.copy()
-    if type(payload.body) is bytes:
-        digest.update(payload.body)
+def _called(method: Callable[[Rows], T], rows: Rows) -> T | None:
+    """Call a method of a codec. None if it raises: the chunk of these rows says why."""
+    try:
+        return method(rows)
+    except Exception:  # noqa: BLE001 - whatever it is, a request of these rows meets it again
+        return None
+    except BaseException as error:
+        raise abnormal(f"the codec's {method.__name__}", error) from error
+
+
+def _key(payload: Payload, base: blake2b, plain: dict[str, blake2b]) -> bytes:
+    """The digest of a request. ``plain`` keeps the states after the fields that most requests share."""
+    if payload.path or payload.headers:
+        started = _after_fields(base, payload)
+    elif (known := plain.get(payload.content_type)) is not None:
+        started = known
     else:
-        for part in payload.body if isinstance(payload.body, tuple) else (payload.body,):
-            digest.update(part)
-    return digest.digest()
+        started = plain[payload.content_type] = _after_fields(base, payload)
+    return _digest(started, *payload.body) if isinstance(payload.body, tuple) else _digest(started, payload.body)
 
 
-def _fields(payload: Payload) -> bytes:
+def _after_fields(base: blake2b, payload: Payload) -> blake2b:
+    digest = base.copy()
     # A JSON list ends where it ends, so no field can be taken for a part of the body.
-    return orjson.dumps([payload.content_type, payload.path, sorted(payload.headers.items())])
+    digest.update(orjson.dumps([payload.content_type, payload.path, sorted(payload.headers.items())]))
+    return digest
+
+
+def _digest(started: blake2b, *body: Buffer) -> bytes:
+    digest = started.copy()
+    for part in body:
+        digest.update(part)
+    return digest.digest()

@@ -3,6 +3,9 @@
 Several processes may share the file, and any of them may be killed at any moment: SQLite's write-ahead log loses at
 most the last answers then. A database without a path is the run's own; SQLite keeps it in memory as long as it is
 small, then in a file without a name.
+
+Answers that come together are stored as one block, since each read of a single one would cost more than its bytes. A
+request has the place of its answer, and the block has the keys of its answers, which a reader compares.
 """
 
 from __future__ import annotations
@@ -11,27 +14,30 @@ import os
 import sqlite3
 import time
 from contextlib import contextmanager, suppress
+from itertools import repeat
 from pathlib import Path
-from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from zlib import crc32
 
+import numpy as np
 import orjson
 
 from fanout.errors import ConfigError
 from fanout.files import PRIVATE
-from fanout.io.row_format import RowFormat
+from fanout.io.block_format import BlockFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from fanout.types import Array, Schema, Values
+
+    Entry: TypeAlias = tuple[Sequence[bytes], Values]
 
 KEY_BYTES = 16
 
 # "fano": SQLite keeps this number in the header, so that no database of another program is taken for a cache.
 _APPLICATION_ID = 0x66616E6F
-_VERSION = 2
+_VERSION = 3
 _BUSY_SECONDS = 30.0
 # Pages of the run's own database that stay in memory: about a million answers of a few numbers.
 _MEMORY_KIB = 96 * 1024
@@ -41,23 +47,27 @@ CREATE TABLE IF NOT EXISTS sources (
     id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, endpoint TEXT NOT NULL, codec TEXT NOT NULL,
     schema TEXT NOT NULL, UNIQUE (namespace, endpoint, codec, schema)
 );
-CREATE TABLE IF NOT EXISTS answers (id INTEGER PRIMARY KEY, answer BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS requests (
-    id INTEGER PRIMARY KEY, rest INTEGER NOT NULL, source INTEGER NOT NULL, at INTEGER NOT NULL,
-    run INTEGER NOT NULL, checksum INTEGER NOT NULL, answer INTEGER NOT NULL
+CREATE TABLE IF NOT EXISTS blocks (
+    id INTEGER PRIMARY KEY, source INTEGER NOT NULL, at INTEGER NOT NULL, run INTEGER NOT NULL,
+    checksum INTEGER NOT NULL, keys BLOB NOT NULL, answers BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS requests (id INTEGER PRIMARY KEY, block INTEGER NOT NULL, row INTEGER NOT NULL);
 """
-_HALVES = Struct("<qq")
-_LOOK_UP = (
-    "SELECT wanted.key, rest, source, checksum, a.answer FROM json_each(?) wanted "
-    "JOIN requests r ON r.id = wanted.value JOIN answers a ON a.id = r.answer WHERE at > ?"
+# The two halves of a key. The first is the number of its row in the table of requests.
+_HALVES = np.dtype(("<i8", 2))
+# Larger blocks are read faster as a whole, and more slowly for a single answer.
+_BLOCK_BYTES = 32 * 1024
+_BLOCK_ROWS = 4096
+# Blocks that are read together, most of which are no larger than `_BLOCK_BYTES`: memory stays bounded.
+_BLOCKS_READ = 512
+# One row for all places: each row that Python gets costs as much as the look-up itself.
+_PLACES = (
+    "SELECT group_concat(ifnull(CAST(block * ? + row AS INTEGER), -1)) "
+    "FROM json_each(?) wanted LEFT JOIN requests r ON r.id = value"
 )
-_INTO = "INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)"
-_FORGET_EARLIER = (
-    "DELETE FROM answers WHERE id IN (SELECT answer FROM requests WHERE id IN (SELECT value FROM json_each(?)) "
-    "AND answer < ?)"
+_BLOCKS = (
+    "SELECT id, source, at, checksum, keys, answers FROM blocks WHERE id IN (SELECT value FROM json_each(?)) AND at > ?"
 )
-_FORGET_UNUSED = "DELETE FROM answers WHERE id NOT IN (SELECT answer FROM requests)"
 
 
 class Origin(NamedTuple):
@@ -72,7 +82,7 @@ class Found(NamedTuple):
     """Answers of one schema.
 
     Attributes:
-        places: positions of their keys among those that were looked up.
+        places: positions of their keys among those that were looked up, in ascending order.
         outputs: output name -> array of shape (len(places), ...).
     """
 
@@ -121,7 +131,7 @@ class AnswerCache:
         self._now = now
         # If the answers of this client turn out to be those of other rows, they are deleted by this number.
         self._run = int.from_bytes(os.urandom(7), "little")
-        self._formats: dict[int, RowFormat | None] = {}
+        self._formats: dict[int, BlockFormat] = {}
         self._sources: dict[tuple[Origin, str], int] = {}
         with _usable(path):
             self._database = _connect(path, create=create)
@@ -136,62 +146,109 @@ class AnswerCache:
 
         Raises `sqlite3.Error` if the file cannot be read.
         """
-        halves = [(place, _HALVES.unpack(key)) for place, key in enumerate(keys) if key is not None]
-        if not halves:
-            return []
-        since = -1 if self._ttl is None else int(self._now() - self._ttl)
-        numbers = orjson.dumps([number for _, (number, _) in halves])
-        by_source: dict[int, list[tuple[int, bytes]]] = {}
-        for index, rest, source, checksum, answer in self._database.execute(_LOOK_UP, (numbers, since)).fetchall():
-            place, (_, other_half) = halves[index]
-            # The other half of the key and the checksum refute a wrong number and a damaged page.
-            if rest == other_half and checksum == crc32(answer, (rest ^ source) & 0xFFFFFFFF):
-                by_source.setdefault(source, []).append((place, answer))
-        return [found for item in by_source.items() if (found := self._unpacked(*item)) is not None]
+        halves = _halves([key for key in keys if key is not None])
+        (text,) = self._database.execute(_PLACES, (_BLOCK_ROWS, orjson.dumps(halves[:, 0].tolist()))).fetchone()
+        places = np.array(orjson.loads(f"[{text or ''}]"), np.int64)
+        known = np.flatnonzero(places >= 0)
+        numbers, firsts, blocks = np.unique(places[known] // _BLOCK_ROWS, return_index=True, return_inverse=True)
+        rows = np.flatnonzero([key is not None for key in keys])[known]
+        wanted = _Wanted(rows, halves[known], numbers, blocks, places[known] % _BLOCK_ROWS)
+        # Blocks in the order of the rows: those of a run that was made before need no copy then.
+        order = np.argsort(firsts)
+        return [
+            found
+            for start in range(0, len(order), _BLOCKS_READ)
+            for found in self._read(wanted, order[start : start + _BLOCKS_READ].tolist())
+        ]
 
-    def put(self, origin: Origin, entries: Sequence[tuple[Sequence[bytes], Values]]) -> None:
+    def put(self, origin: Origin, entries: Sequence[Entry]) -> None:
         """Store answers: keys and output name -> array, row by row. Those with equal keys are replaced.
 
         Raises `sqlite3.Error` if the file cannot be written.
         """
         with self._transaction():
-            (first,) = self._database.execute("SELECT ifnull(max(id), 0) + 1 FROM answers").fetchone()
-            rows: list[tuple[int, ...]] = []
-            for keys, outputs in entries:
-                layout = RowFormat({name: (array.dtype, array.shape[1:]) for name, array in outputs.items()})
-                # Keys are random: answers in their order would each move others.
-                answers = list(enumerate(layout.pack(outputs), first + len(rows)))
-                self._database.executemany("INSERT INTO answers VALUES (?, ?)", answers)
-                rows += self._requests(keys, answers, self._source(origin, layout))
-            self._insert(sorted(rows), first)
+            (first,) = self._database.execute("SELECT ifnull(max(id), 0) + 1 FROM blocks").fetchone()
+            now, number = int(self._now()), first
+            places: dict[int, tuple[int, int]] = {}
+            for layout, keys, outputs in _joined(entries):
+                source, halves, start = self._source(origin, layout), _halves(keys), 0
+                for n_rows, answers in layout.pack(outputs, most_bytes=_BLOCK_BYTES, most_rows=_BLOCK_ROWS):
+                    own = halves[start : start + n_rows]
+                    self._insert_block(number, source, now, own.tobytes(), answers)
+                    places |= zip(own[:, 0].tolist(), zip(repeat(number), range(n_rows)), strict=False)
+                    number, start = number + 1, start + n_rows
+            self._insert_requests(places, first)
 
-    def _requests(
-        self, keys: Sequence[bytes], answers: Sequence[tuple[int, bytes]], source: int
-    ) -> Iterator[tuple[int, ...]]:
-        """Yield the rows of the table of requests, in the order of its columns."""
-        now, run = int(self._now()), self._run
-        for (number, rest), (answer, data) in zip(map(_HALVES.unpack, keys), answers, strict=True):
-            yield number, rest, source, now, run, crc32(data, (rest ^ source) & 0xFFFFFFFF), answer
+    def _read(self, wanted: _Wanted, order: list[int]) -> Iterator[Found]:
+        """Read the blocks with these positions in ``wanted.numbers``."""
+        position = dict(zip(wanted.numbers[order].tolist(), order, strict=True))
+        since = -1 if self._ttl is None else int(self._now() - self._ttl)
+        by_source: dict[int, dict[int, tuple[bytes, bytes]]] = {}
+        for number, source, at, checksum, keys, answers in self._database.execute(
+            _BLOCKS, (orjson.dumps(list(position)), since)
+        ):
+            # Of another type only where the file is damaged.
+            if type(keys) is type(answers) is bytes and checksum == _checksum(source, at, keys, answers):
+                by_source.setdefault(source, {})[position[number]] = keys, answers
+        for source, blocks in by_source.items():
+            in_order = {block: blocks[block] for block in order if block in blocks}
+            try:
+                found = wanted.taken_from(in_order, self._format(source))
+            except ValueError:
+                continue  # the schema is gone, or not that of the answers
+            if found.places:
+                yield found
 
-    def _insert(self, rows: Sequence[tuple[int, ...]], first: int) -> None:
-        """Insert requests; an answer below ``first`` to one of them is an earlier one, and deleted."""
-        inserted = self._database.executemany(f"INSERT OR IGNORE {_INTO}", rows).rowcount
-        if inserted < len(rows):
-            self._database.execute(_FORGET_EARLIER, (orjson.dumps([row[0] for row in rows]), first))
-            self._database.executemany(f"INSERT OR REPLACE {_INTO}", rows)
+    def _insert_block(self, number: int, source: int, now: int, keys: bytes, answers: bytes) -> None:
+        values = (number, source, now, self._run, _checksum(source, now, keys, answers), keys, answers)
+        self._database.execute("INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
+    def _insert_requests(self, places: Mapping[int, tuple[int, int]], first: int) -> None:
+        """Insert requests; blocks below ``first`` that lose their last one to them are deleted."""
+        rows = [(number, *place) for number, place in sorted(places.items())]
+        inserted = self._database.executemany("INSERT OR IGNORE INTO requests VALUES (?, ?, ?)", rows).rowcount
+        if inserted == len(rows):
+            return
+        earlier = self._database.execute(
+            "SELECT DISTINCT block FROM requests WHERE id IN (SELECT value FROM json_each(?)) AND block < ?",
+            (orjson.dumps(list(places)), first),
+        ).fetchall()
+        self._database.executemany("INSERT OR REPLACE INTO requests VALUES (?, ?, ?)", rows)
+        self._delete([number for (number,) in earlier if not self._is_used(number)])
+
+    def _is_used(self, number: int) -> bool:
+        """True if a request has its answer in this block."""
+        row = self._database.execute("SELECT keys FROM blocks WHERE id = ?", (number,)).fetchone()
+        numbers = [] if row is None else _halves([row[0]])[:, 0].tolist()
+        (n_requests,) = self._database.execute(
+            "SELECT count(*) FROM requests WHERE id IN (SELECT value FROM json_each(?)) AND block = ?",
+            (orjson.dumps(numbers), number),
+        ).fetchone()
+        return bool(n_requests)
+
+    def _delete(self, blocks: Sequence[int]) -> int:
+        """Delete blocks with their requests, and return the number of these."""
+        numbers = orjson.dumps(blocks)
+        deleted = self._database.execute(
+            "DELETE FROM requests WHERE block IN (SELECT value FROM json_each(?))", (numbers,)
+        ).rowcount
+        self._database.execute("DELETE FROM blocks WHERE id IN (SELECT value FROM json_each(?))", (numbers,))
+        return deleted
 
     def forget_own(self) -> None:
         """Delete the answers that were stored through this object."""
         with self._transaction():
-            self._database.execute("DELETE FROM requests WHERE run = ?", (self._run,))
-            self._database.execute(_FORGET_UNUSED)
+            blocks = self._database.execute("SELECT id FROM blocks WHERE run = ?", (self._run,))
+            self._delete([number for (number,) in blocks])
 
     def entries(self) -> list[CacheEntry]:
         """Return the contents, by source."""
         rows = self._database.execute(
-            "SELECT namespace, endpoint, codec, count(*), sum(length(a.answer)), min(at), max(at) FROM requests r "
-            "JOIN answers a ON a.id = r.answer JOIN sources s ON s.id = source "
-            "GROUP BY namespace, endpoint, codec ORDER BY namespace, endpoint, codec"
+            "SELECT namespace, endpoint, codec, count(*), "
+            "CAST(round(sum(1.0 * length(answers) / length(keys)) * ?) AS INTEGER), min(at), max(at) "
+            "FROM requests JOIN blocks b ON b.id = block JOIN sources s ON s.id = source "
+            "GROUP BY namespace, endpoint, codec ORDER BY namespace, endpoint, codec",
+            (_HALVES.itemsize,),
         )
         return [CacheEntry(*row) for row in rows]
 
@@ -202,13 +259,13 @@ class AnswerCache:
         """
         before = self._now() + 1 if older_than is None else self._now() - older_than
         with self._transaction():
-            deleted = self._database.execute(
-                "DELETE FROM requests WHERE at < :before AND source IN "
-                "(SELECT id FROM sources WHERE :namespace IS NULL OR namespace = :namespace)",
-                {"before": before, "namespace": namespace},
-            ).rowcount
-            self._database.execute(_FORGET_UNUSED)
-            self._database.execute("DELETE FROM sources WHERE id NOT IN (SELECT source FROM requests)")
+            blocks = self._database.execute(
+                "SELECT b.id FROM blocks b JOIN sources s ON s.id = source "
+                "WHERE at < ? AND namespace = ifnull(?, namespace)",
+                (before, namespace),
+            )
+            deleted = self._delete([number for (number,) in blocks])
+            self._database.execute("DELETE FROM sources WHERE id NOT IN (SELECT source FROM blocks)")
         self._sources.clear()
         with suppress(sqlite3.OperationalError):
             self._database.execute("VACUUM")
@@ -232,7 +289,7 @@ class AnswerCache:
             raise
         self._database.execute("COMMIT")
 
-    def _source(self, origin: Origin, layout: RowFormat) -> int:
+    def _source(self, origin: Origin, layout: BlockFormat) -> int:
         """Return the number of a source; within a transaction."""
         known = (origin, layout.text)
         if known not in self._sources:
@@ -245,26 +302,74 @@ class AnswerCache:
             ).fetchone()
         return self._sources[known]
 
-    def _unpacked(self, source: int, rows: Sequence[tuple[int, bytes]]) -> Found | None:
-        """The answers in ``rows`` (place, answer); None if they are not what their schema says."""
-        try:
-            layout = self._format(source)
-            if layout is None:
-                return None
-            outputs = layout.unpack([answer for _, answer in rows])
-        except ValueError:
-            return None
-        return Found(layout.schema, [place for place, _ in rows], outputs)
-
-    def _format(self, source: int) -> RowFormat | None:
+    def _format(self, source: int) -> BlockFormat:
+        """Return the format of a source. Raises `ValueError`."""
         # Another process may have pruned a source and given its number away, so the schema is read each time.
-        row = self._database.execute("SELECT schema FROM sources WHERE id = ?", (source,)).fetchone()
-        if row is None:
-            return None
+        (text,) = self._database.execute("SELECT schema FROM sources WHERE id = ?", (source,)).fetchone() or ("",)
         known = self._formats.get(source)
-        if known is None or known.text != row[0]:
-            known = self._formats[source] = RowFormat.parse(row[0])
+        if known is None or known.text != text:
+            known = self._formats[source] = BlockFormat.parse(text)
         return known
+
+
+class _Wanted(NamedTuple):
+    """Rows whose request is in the table of requests, in their order."""
+
+    rows: Array
+    """Positions among the keys that were looked up."""
+    keys: Array
+    """Shape (rows, 2)."""
+    numbers: Array
+    """The numbers of the blocks that have their answers."""
+    blocks: Array
+    """Positions in ``numbers``."""
+    places: Array
+    """Positions in these blocks."""
+
+    def taken_from(self, blocks: Mapping[int, tuple[bytes, bytes]], layout: BlockFormat) -> Found:
+        """Take the answers that ``blocks`` have: position in ``numbers`` -> keys and answers. Raises `ValueError`."""
+        counts = [len(keys) // _HALVES.itemsize for keys, _ in blocks.values()]
+        # Position of each block of `numbers` in ``blocks``, and that of its first row among all of their rows.
+        order, starts = np.full(len(self.numbers), -1), np.zeros(len(self.numbers), np.int64)
+        order[list(blocks)], starts[list(blocks)] = np.arange(len(blocks)), np.cumsum([0, *counts[:-1]])
+        # A wrong place, as of a block that another process has replaced meanwhile, is refuted by the keys.
+        chosen = np.flatnonzero(self.places < np.array([*counts, 0])[order[self.blocks]])
+        at = (starts[self.blocks] + self.places)[chosen]
+        kept = _halves(keys for keys, _ in blocks.values())
+        is_same = (kept[at] == self.keys[chosen]).all(axis=1)
+        chosen, at = chosen[is_same], at[is_same]
+        rows = None
+        if len(at) != len(kept) or (np.diff(at) != 1).any():
+            rows = zip(order[self.blocks[chosen]].tolist(), self.places[chosen].tolist(), strict=True)
+        outputs = layout.unpack([(n, answers) for n, (_, answers) in zip(counts, blocks.values(), strict=True)], rows)
+        return Found(layout.schema, self.rows[chosen].tolist(), outputs)
+
+
+def _halves(keys: Iterable[bytes]) -> Array:
+    """The halves of keys; shape (keys, 2)."""
+    return np.frombuffer(b"".join(keys), _HALVES)
+
+
+def _checksum(source: int, at: int, keys: bytes, answers: bytes) -> int:
+    return crc32(answers, crc32(f"{source} {at} ".encode() + keys))
+
+
+def _joined(entries: Iterable[Entry]) -> Iterator[tuple[BlockFormat, list[bytes], Values]]:
+    """Join answers of one schema until they fill a block: those of larger chunks stay together."""
+    by_schema: dict[tuple[Any, ...], list[Entry]] = {}
+    for entry in entries:
+        schema = tuple((name, array.dtype, array.shape[1:]) for name, array in entry[1].items())
+        by_schema.setdefault(schema, []).append(entry)
+    for schema, alike in by_schema.items():
+        layout = BlockFormat({name: (dtype, shape) for name, dtype, shape in schema})
+        start, size = 0, 0
+        for stop, (_, outputs) in enumerate(alike, 1):
+            size += sum(array.nbytes for array in outputs.values())
+            if size >= _BLOCK_BYTES or stop == len(alike):
+                joined = [outputs for _, outputs in alike[start:stop]]
+                arrays = {name: np.concatenate([outputs[name] for outputs in joined]) for name, _, _ in schema}
+                yield layout, [key for keys, _ in alike[start:stop] for key in keys], arrays
+                start, size = stop, 0
 
 
 def remove(path: Path) -> None:
@@ -310,8 +415,13 @@ def _prepare(database: sqlite3.Connection, *, own: bool) -> None:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables and (application, version) != (_APPLICATION_ID, _VERSION):
-        whose = "another version of fanout" if application == _APPLICATION_ID else "another program"
-        raise ConfigError(f"the file is a database of {whose}: give the cache another path", key="path")
+        if application == _APPLICATION_ID:
+            raise ConfigError(
+                "the file is a cache of another version of fanout: delete it to start with an empty one, or give the "
+                "cache another path",
+                key="path",
+            )
+        raise ConfigError("the file is a database of another program: give the cache another path", key="path")
     # Readers do not wait for a writer, and after a kill -9 the next process goes on with whole transactions.
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=NORMAL")

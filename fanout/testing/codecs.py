@@ -6,6 +6,7 @@ import asyncio
 import copy
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from unittest import SkipTest
 
@@ -141,6 +142,17 @@ class CodecTests:
         response = self.response(codec, payload, self.model)
         first = {name: array.copy() for name, array in _decoded(codec, response, count_rows(rows)).items()}
         _assert_same(_decoded(codec, response, count_rows(rows)), first)
+
+    def test_bodies_of_single_rows_are_those_of_encode(self) -> None:
+        """A cache identifies rows by them (`Codec.row_bodies`)."""
+        codec, n = self._prepared(), self._sizes()[-1]
+        rows = self.rows(n)
+        if (bodies := codec.row_bodies(rows)) is None:
+            raise SkipTest("the rows are encoded one by one")
+        # Nothing else of a request may depend on the row, not even its path.
+        alone = [codec.encode(take_rows(rows, slice(i, i + 1))) for i in range(n)]
+        assert alone == [replace(payload, body=body) for payload, body in zip(alone, bodies, strict=True)]
+        assert len({(one.content_type, one.path, *one.headers.items()) for one in alone}) == 1
 
     def test_answers_in_a_buffer_are_read_as_bytes_are(self) -> None:
         """Large answers come so to a codec that says that it takes them (`Codec.takes_buffers`)."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fanout
+from fanout.codecs import OpenAIEmbeddings
 from fanout.errors import ConfigError
 from fanout.types import Payload, TensorSpec
 
@@ -72,3 +73,15 @@ def test_a_wrong_base_option_is_named(option, value):
     with pytest.raises(ConfigError) as caught:
         Upper(**{option: value})
     assert caught.value.key == option
+
+
+def test_a_subclass_with_an_encode_of_its_own_does_not_inherit_the_bodies_of_single_rows():
+    class Prefixed(OpenAIEmbeddings):
+        def encode(self, rows):
+            return super().encode([f"query: {row}" for row in rows])
+
+    class Renamed(OpenAIEmbeddings):
+        pass
+
+    assert Prefixed().row_bodies(["a"]) is None
+    assert Renamed().row_bodies(["a"]) == [Renamed().encode(["a"]).body]

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from fanout.codecs import OpenAIEmbeddings
 from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
-from fanout.types import TensorSpec
+from fanout.types import Payload, TensorSpec
 
 VECTORS = np.array([[0.5, 1], [2, 3], [4, 5]], "f4")
 
@@ -35,6 +35,18 @@ def test_texts_are_the_input():
     assert body(["a", "é"]) == {"input": ["a", "é"], "encoding_format": "base64"}
     options = {"model": "m", "dimensions": 2, "encoding_format": "float"}
     assert body(["a"], **options) == {"input": ["a"], **options}
+
+
+@given(st.lists(st.text(st.characters()), min_size=1), st.booleans())
+def test_bodies_of_single_texts_are_those_of_encode(rows, as_array):
+    codec = OpenAIEmbeddings(model='m"', extra={"input_type": "query"})
+    try:
+        alone = [codec.encode([row]) for row in rows]
+    except EncodeError:
+        assert codec.row_bodies(rows) is None
+    else:
+        given = np.array(rows, object) if as_array else rows
+        assert [Payload(body=body) for body in codec.row_bodies(given)] == alone
 
 
 @pytest.mark.parametrize("dtype", ["U", "S", np.dtypes.StringDType(), object])

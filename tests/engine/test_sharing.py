@@ -223,7 +223,7 @@ async def test_a_cache_that_fails_costs_no_answer(tmp_path: Path, caplog: pytest
         async with Client(mock.url("v1"), codec="v1", cache=path, dedupe=True) as client:
             await client.map(rows_of(1, 2))
             with closing(sqlite3.connect(path)) as database:
-                database.execute("DROP TABLE answers")
+                database.execute("DROP TABLE blocks")
             X = rows_of(*[1, 2, 1] * 300)
             assert (await client.map(X) == X * 2).all()
     assert len(caplog.records) == 1

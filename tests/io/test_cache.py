@@ -9,6 +9,7 @@ import textwrap
 from contextlib import closing
 from hashlib import blake2b
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from fanout import ConfigError
+from fanout.io.block_format import BlockFormat
 from fanout.io.cache import AnswerCache, Origin
-from fanout.io.row_format import RowFormat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,10 +80,14 @@ def test_the_file_is_for_its_owner_alone(tmp_path: Path):
 def test_rows_of_any_schema_survive_packing(arrays: list[np.ndarray]):
     n_rows = min(map(len, arrays))
     outputs = {f"output {i}": array[:n_rows] for i, array in enumerate(arrays)}
-    layout = RowFormat({name: (array.dtype, array.shape[1:]) for name, array in outputs.items()})
-    again = RowFormat.parse(layout.text)
+    layout = BlockFormat({name: (array.dtype, array.shape[1:]) for name, array in outputs.items()})
+    again = BlockFormat.parse(layout.text)
     assert dict(again.schema) == dict(layout.schema)
-    unpacked = again.unpack(layout.pack(outputs))
+    blocks = list(layout.pack(outputs, most_bytes=32, most_rows=3))
+    rows = [(block, row) for block, (n, _) in enumerate(blocks) for row in range(n)]
+    unpacked = again.unpack(blocks)
+    for name, array in again.unpack(blocks, rows[::-2]).items():
+        np.testing.assert_array_equal(array, unpacked[name][::-2])
     assert list(unpacked) == list(outputs)
     for name, array in outputs.items():
         assert unpacked[name].dtype == array.dtype
@@ -95,20 +100,27 @@ def test_rows_of_any_schema_survive_packing(arrays: list[np.ndarray]):
 )
 def test_a_schema_of_objects_or_of_nothing_is_refused(text: str):
     with pytest.raises((ValueError, TypeError)):
-        RowFormat.parse(text)
+        BlockFormat.parse(text)
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        "UPDATE answers SET answer = zeroblob(8)",
-        "UPDATE answers SET answer = substr(answer, 1, 4)",
-        "UPDATE requests SET rest = rest + 1",
-        "UPDATE requests SET source = 7",
+        "UPDATE blocks SET answers = zeroblob(8)",
+        "UPDATE blocks SET answers = substr(answers, 1, 4)",
+        "UPDATE blocks SET answers = 5",
+        "UPDATE blocks SET keys = zeroblob(16)",
+        "UPDATE blocks SET keys = 'x'",
+        "UPDATE blocks SET source = 7",
+        "UPDATE blocks SET at = at + 1",
+        "UPDATE blocks SET at = 'x'",
         'UPDATE sources SET schema = \'{"": ["O", [2]]}\'',
         "UPDATE sources SET schema = 'nonsense'",
-        "UPDATE requests SET answer = answer + 1",
-        "DELETE FROM answers",
+        "UPDATE requests SET block = block + 1",
+        "UPDATE requests SET row = row + 1",
+        "UPDATE requests SET row = -1",
+        "UPDATE requests SET block = 9223372036854775807",
+        "DELETE FROM blocks",
         "DELETE FROM sources",
     ],
 )
@@ -122,6 +134,16 @@ def test_a_damaged_answer_is_none(tmp_path: Path, damage: str):
     cache.close()
 
 
+def test_an_answer_in_the_place_of_another_is_none(tmp_path: Path):
+    path = tmp_path / "answers.sqlite"
+    cache = AnswerCache(path)
+    put(cache, [1, 2, 3])
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("UPDATE requests SET row = 1 - row WHERE row < 2")
+    assert found(cache, [1, 2, 3]) == {3: [3, -3]}
+    cache.close()
+
+
 def test_a_newer_answer_takes_the_place_of_an_older_one(tmp_path: Path):
     cache = AnswerCache(tmp_path / "answers.sqlite")
     put(cache, [1, 2])
@@ -131,7 +153,62 @@ def test_a_newer_answer_takes_the_place_of_an_older_one(tmp_path: Path):
         assert [(entry.answers, entry.bytes) for entry in cache.entries()] == [(3, 24)]
     cache.close()
     with closing(sqlite3.connect(tmp_path / "answers.sqlite")) as database:
-        assert database.execute("SELECT count(*) FROM answers").fetchone() == (3,)
+        assert database.execute("SELECT count(*) FROM blocks").fetchone() == (2,)
+
+
+NUMBERS = st.lists(st.integers(0, 12), max_size=12)
+
+
+@given(st.lists(st.tuples(st.lists(NUMBERS, max_size=3), st.integers(1, 9)), max_size=4), NUMBERS)
+def test_every_answer_is_the_last_that_was_put_in_any_order_and_block(puts, wanted):
+    with patch("fanout.io.cache._BLOCK_BYTES", 24), closing(AnswerCache()) as cache:
+        expected: dict[int, list[float]] = {}
+        for groups, value in puts:
+            # Two schemas, so that a look-up has several sources.
+            entries = [
+                ([key(n) for n in part], {"": np.array([[n, value + i] for n in part], dtype)})
+                for i, group in enumerate(groups)
+                for dtype, part in (("f4", [n for n in group if n % 3]), ("f8", [n for n in group if not n % 3]))
+                if part
+            ]
+            cache.put(ORIGIN, entries)
+            expected |= {n: [n, value + i] for i, group in enumerate(groups) for n in group}
+        answers = cache.get([None, *map(key, wanted)])
+        for answer in answers:
+            assert answer.places == sorted(answer.places)
+            assert answer.outputs[""].flags.writeable
+        rows = {place: row for one in answers for place, row in zip(one.places, one.outputs[""].tolist(), strict=True)}
+        assert rows == {i: expected[n] for i, n in enumerate(wanted, 1) if n in expected}
+        assert sum(entry.answers for entry in cache.entries()) == len(expected)
+
+
+def test_answers_that_come_together_are_read_together_and_those_far_apart_as_well(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("fanout.io.cache._BLOCKS_READ", 3)
+    cache = AnswerCache(tmp_path / "answers.sqlite")
+    wide = np.repeat(np.arange(64.0), 1024).reshape(64, 1024)  # four answers a block
+    cache.put(ORIGIN, [([key(n) for n in range(64)], {"": wide})])
+    (first,) = cache.get([key(n) for n in range(12)])
+    np.testing.assert_array_equal(first.outputs[""], wide[:12])
+    some = [63, 1, 17, 40, 16, 0, 99, 41]
+    assert found(cache, some) == {n: wide[n].tolist() for n in some if n != 99}
+    cache.close()
+
+
+def test_a_block_is_deleted_with_its_last_answer(tmp_path: Path):
+    cache = AnswerCache(tmp_path / "answers.sqlite")
+
+    def blocks() -> int:
+        with closing(sqlite3.connect(tmp_path / "answers.sqlite")) as database:
+            return database.execute("SELECT count(*) FROM blocks").fetchone()[0]
+
+    put(cache, [1, 2])
+    put(cache, [2])
+    assert blocks() == 2
+    put(cache, [1, 3])
+    assert blocks() == 2
+    put(cache, [5, 5])
+    assert found(cache, [1, 2, 3, 5]) == {n: [n, -n] for n in (1, 2, 3, 5)}
+    cache.close()
 
 
 def test_an_answer_counts_for_its_time_to_live(tmp_path: Path):
