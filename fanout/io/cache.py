@@ -354,7 +354,7 @@ def _checksum(source: int, at: int, keys: bytes, answers: bytes) -> int:
     return crc32(answers, crc32(f"{source} {at} ".encode() + keys))
 
 
-def _joined(entries: Iterable[Entry]) -> Iterator[tuple[BlockFormat, list[bytes], Values]]:
+def _joined(entries: Iterable[Entry]) -> Iterator[tuple[BlockFormat, Sequence[bytes], Values]]:
     """Join answers of one schema until they fill a block: those of larger chunks stay together."""
     by_schema: dict[tuple[Any, ...], list[Entry]] = {}
     for entry in entries:
@@ -366,9 +366,12 @@ def _joined(entries: Iterable[Entry]) -> Iterator[tuple[BlockFormat, list[bytes]
         for stop, (_, outputs) in enumerate(alike, 1):
             size += sum(array.nbytes for array in outputs.values())
             if size >= _BLOCK_BYTES or stop == len(alike):
-                joined = [outputs for _, outputs in alike[start:stop]]
-                arrays = {name: np.concatenate([outputs[name] for outputs in joined]) for name, _, _ in schema}
-                yield layout, [key for keys, _ in alike[start:stop] for key in keys], arrays
+                keys, arrays = alike[start]
+                if stop - start > 1:
+                    keys = [key for keys, _ in alike[start:stop] for key in keys]
+                    parts = [outputs for _, outputs in alike[start:stop]]
+                    arrays = {name: np.concatenate([outputs[name] for outputs in parts]) for name in arrays}
+                yield layout, keys, arrays
                 start, size = stop, 0
 
 
