@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from fanout import Client, Limits, RetryPolicy, Timeouts
@@ -64,3 +66,27 @@ async def test_each_notification_of_one_wakes_another_waiter() -> None:
     wait_queue.notify_one()
     wait_queue.notify_one()
     await asyncio.gather(*tasks)
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+async def test_a_single_row_beyond_the_learnt_size_is_repeated_like_any_other(status: int) -> None:
+    """Larger requests fail always, but only because they have several rows."""
+    failed_alone = 0
+
+    def fault(request: Any) -> int | None:
+        nonlocal failed_alone
+        n_rows = len(orjson.loads(request.body)["instances"])
+        if len(request.body) <= 2000 or (n_rows == 1 and failed_alone == 2):
+            return None
+        failed_alone += n_rows == 1
+        return status
+
+    def lengths(texts: list[str]) -> np.ndarray:
+        return np.array([float(len(text)) for text in texts])
+
+    rows = ["y" * 500] * 40 + ["x" * 5000] + ["y" * 500] * 3
+    limits, retry = Limits(concurrency=1), RetryPolicy(max_attempts=3)
+    with MockEndpoint(lengths, faults=fault) as mock:
+        async with Client(mock.url(Plain), codec=Plain, chunk_rows=8, limits=limits, retry=retry) as client:
+            assert (await client.map(rows) == lengths(rows)).all()
+    assert failed_alone == 2
