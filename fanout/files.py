@@ -112,6 +112,14 @@ def read_at(fd: int, length: int, offset: int) -> bytes:
     return b"".join(parts)
 
 
+def checksum_at(fd: int, offset: int, length: int) -> int:
+    """Return the CRC-32 of ``length`` bytes from ``offset``, fewer at the end of the file."""
+    value, end = 0, offset + length
+    while offset < end and (piece := read_at(fd, min(_CHECKSUM_BYTES, end - offset), offset)):
+        value, offset = crc32(piece, value), offset + len(piece)
+    return value
+
+
 def allocate(fd: int, start: int, stop: int) -> None:
     """Reserve disk space for the bytes from ``start`` to ``stop``, which become zeros. Raises `OSError` without."""
     try:
@@ -192,10 +200,7 @@ class PartialFile:
 
     def checksum(self, offset: int, length: int) -> int:
         """Return the CRC-32 of ``length`` bytes from ``offset``, fewer at the end of the file."""
-        value, end = 0, offset + length
-        while offset < end and (piece := self.read_at(offset, min(_CHECKSUM_BYTES, end - offset))):
-            value, offset = crc32(piece, value), offset + len(piece)
-        return value
+        return checksum_at(self._fd, offset, length)
 
     def sync(self) -> None:
         """Return when all that was written is on the disk.

@@ -135,7 +135,7 @@ def _post(url: str, body: bytes, headers: Mapping[str, str], proxy: str | None) 
         raise CredentialsError(f"the token server {redact_url(url)} cannot be asked: {reason}") from None
     try:
         answer = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return response.status, {}
     return response.status, answer if isinstance(answer, dict) else {}
 

@@ -131,7 +131,7 @@ def reopen_failures(sink: FileSink, journal: Journal) -> None:
         # Without a schema no row has an answer, and there is nothing to copy.
         if state.schema is not None:
             moves = [Move(start, stop, start) for start, stop in state.ok]
-            checkpoint = Checkpoint(state.schema, state.ok, layout=state.layout)
+            checkpoint = Checkpoint(state.schema, state.ok, journal.notes(), state.layout)
             notes, _ = sink.rebuild(checkpoint, moves, published=True)
         journal.begin_retry(notes)
 

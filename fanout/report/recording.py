@@ -218,7 +218,8 @@ def read_recording(path: Path) -> list[RecordedSession]:
     for text in data.split(b"\n"):
         try:
             line = decoder.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError):  # an empty or a torn line
+        # An empty or a torn line; one that was damaged may be nested too deep for the decoder.
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
         if isinstance(line, Session):
             sessions.append(RecordedSession(line))

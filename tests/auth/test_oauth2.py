@@ -118,6 +118,7 @@ REFUSALS = {
     "a page": (web.Response, {"text": "<html>", "status": 404}, "answered HTTP 404", 1),
     "a redirect": (web.Response, {"status": 307, "headers": {"Location": "/elsewhere"}}, "answered HTTP 307", 1),
     "no token": (web.json_response, {"data": {"token": "x"}}, "answered without an access_token", 1),
+    "too deep": (web.Response, {"text": '{"a":' * 100_000}, "answered without an access_token", 1),
     "no object": (web.json_response, {"data": [1]}, "answered without an access_token", 1),
     "an outage": (web.Response, {"status": 503}, "answered HTTP 503", 2),
     "too many": (web.Response, {"status": 429}, "answered HTTP 429", 2),

@@ -136,6 +136,33 @@ async def test_carry_from_a_complete_run_leaves_its_output_in_place_until_the_ne
     assert np.array_equal(np.load(tmp_path / "y.npy"), 2 * more)
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
+async def test_the_answers_of_an_output_that_was_sorted_since_are_carried_to_no_row(
+    tmp_path: Path, suffix: str
+) -> None:
+    more, output = np.concatenate([X, X + 1000]), tmp_path / f"y{suffix}"
+    with MockEndpoint(double) as mock:
+        await run(mock, tmp_path, X, suffix=suffix)
+        written, n_requests = output.read_bytes(), len(mock.requests)
+        if suffix == ".jsonl":
+            output.write_bytes(b"".join(reversed(output.read_bytes().splitlines(keepends=True))))
+        elif suffix == ".npy":
+            np.save(output, np.load(output)[::-1])
+        else:
+            import pyarrow.parquet as pq
+
+            pq.write_table(pq.read_table(output).take(list(range(len(X)))[::-1]), output)
+        for _ in range(2):
+            with pytest.raises(ConfigError, match=rf"y\{suffix} is not as the run has written it.*put the file back"):
+                await run(mock, tmp_path, more, suffix=suffix, carry=True)
+        assert len(mock.requests) == n_requests
+        output.write_bytes(written)
+        await run(mock, tmp_path, more, suffix=suffix, carry=True)
+        assert sorted(sent(mock, n_requests)) == (X + 1000).tolist()
+    got = np.load(output).tolist() if suffix == ".npy" else values(output)
+    assert got == (2 * more).tolist()
+
+
 async def test_another_id_is_another_row(tmp_path: Path) -> None:
     def write(ids: list[str]) -> None:
         rows = [{"id": label, "x": row} for label, row in zip(ids, X.tolist(), strict=True)]

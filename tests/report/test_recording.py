@@ -64,7 +64,12 @@ def test_a_torn_line_costs_itself_alone(path):
         assert sessions[-1].samples == [SAMPLE]
 
 
-@pytest.mark.parametrize("line", [b"null", b"[]", b'["sample"]', b'["other",1]', b"{", b"\xff", b'["note",1,2,3,4]'])
+DEEP = b"[[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "line", [b"null", b"[]", b'["sample"]', b'["other",1]', b"{", b"\xff", b'["note",1,2,3,4]', DEEP]
+)
 def test_lines_of_another_form_are_left_out(path, line):
     record(path, HEAD)
     path.write_bytes(line + b"\n" + path.read_bytes() + line + b"\n")

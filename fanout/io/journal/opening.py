@@ -11,7 +11,7 @@ from fanout.errors import ConfigError
 from fanout.files import START_FRESH, make_folder
 from fanout.io.journal.comparison import Comparison, difference, same_but_for_times, unfinished_run
 from fanout.io.journal.payloads import head_payload, identity_payload, state_payloads
-from fanout.io.journal.reading import DigestReader, LoadedJournal, load_journal, read_sent
+from fanout.io.journal.reading import DigestReader, LoadedJournal, load_journal, read_sent, read_state
 from fanout.io.journal.records import Damaged, RecordFile
 from fanout.io.journal.state import JournalState, Spending, Spent
 from fanout.io.row_digests import METHOD
@@ -206,9 +206,10 @@ class OpenedJournal:
         self._file.append(payload)
 
     def _rewrite(self, state: JournalState) -> None:
-        """Replace the records by those of a complete run, with the digests that are there."""
-        digests = DigestReader(self.path)
-        self._file.rewrite(state_payloads(state, [], self.digest_method, digests, self.path.parent))
+        """Replace the records by those of a complete run, with its notes and the digests that are there."""
+        there, digests = read_state(self.path), DigestReader(self.path)
+        notes = [] if there is None else (there.complete_run or there).notes
+        self._file.rewrite(state_payloads(state, notes, self.digest_method, digests, self.path.parent))
 
     def _unwritable(self, error: OSError) -> ConfigError:
         if isinstance(error, BlockingIOError):

@@ -233,6 +233,12 @@ def checksum_error(path: Path, start: int, stop: int) -> ConfigError:
     return ConfigError(f"{problem}: put the file back as it was, or {START_FRESH}", key=KEY)
 
 
+def edited_error(path: Path) -> ConfigError:
+    """Return the error for an output that is not as the run has written it: its rows may stand in other places."""
+    problem = f"{path} is not as the run has written it, so nothing shows which rows its answers belong to (checksum)"
+    return ConfigError(f"{problem}: put the file back as it was, or {START_FRESH}", key=KEY)
+
+
 def cannot_hold(name: str, problem: str, remedy: str) -> ConfigError:
     """Return the error for an output whose dtype or shape a file format cannot hold."""
     output = f'output "{name}"' if name else "the output"

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
 
-from fanout.files import PartialFile, Publication, read_at
-from fanout.io.writers.base import Checkpoint, FileSink, cannot_hold, checksum_error
+from fanout.files import PartialFile, Publication, checksum_at, read_at
+from fanout.io.writers.base import Checkpoint, FileSink, cannot_hold, checksum_error, edited_error
 from fanout.paths import PARTIAL, REBUILT, column_paths
 from fanout.rows import RowSet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from fanout.io.writers.base import Move
@@ -77,7 +78,9 @@ class NpySink(FileSink):
         for i, (name, (dtype, shape)) in enumerate(schema.items()):
             column = _ColumnFile(paths[name], dtype, shape)
             source = column.path
-            if not published:
+            if published:
+                column.verify_published(checkpoint.notes, i)
+            else:
                 column.open(None, checkpoint.ok, None)
                 column.verify(checkpoint.notes, i)
                 source = column.file.path
@@ -199,10 +202,24 @@ class _ColumnFile:
 
     def verify(self, notes: Sequence[Sequence[Sequence[int]]], place: int) -> None:
         """Raise `ConfigError` if the file has other bytes than the notes say; ``place`` is the output's."""
+        if (rows := self._other_rows(self.file.checksum, notes, place)) is not None:
+            raise checksum_error(self.file.path, *rows)
+
+    def verify_published(self, notes: Sequence[Sequence[Sequence[int]]], place: int) -> None:
+        """Raise `ConfigError` if the whole file has other bytes than the notes say. Raises `OSError`."""
+        with self.path.open("rb", buffering=0) as file:
+            if self._other_rows(partial(checksum_at, file.fileno()), notes, place) is not None:
+                raise edited_error(self.path)
+
+    def _other_rows(
+        self, checksum: Callable[[int, int], int], notes: Sequence[Sequence[Sequence[int]]], place: int
+    ) -> tuple[int, int] | None:
+        """Return start and stop of the first rows with other bytes than the notes say; None if there are none."""
         for note in notes:
             for start, stop, *checksums in note:
-                if self.file.checksum(self._offset(start), (stop - start) * self._row_bytes) != checksums[place]:
-                    raise checksum_error(self.file.path, start, stop)
+                if checksum(self._offset(start), (stop - start) * self._row_bytes) != checksums[place]:
+                    return start, stop
+        return None
 
     def copy(self, moves: Sequence[Move], copy: PartialFile, source: Path) -> list[int]:
         """Copy rows from ``source`` to ``copy``; return the checksum of each move."""

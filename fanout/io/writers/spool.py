@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from abc import abstractmethod
 from array import array
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,11 +11,11 @@ from zlib import crc32
 import numpy as np
 
 from fanout.errors import ConfigError, InputError
-from fanout.files import START_FRESH, PartialFile, Publication
+from fanout.files import START_FRESH, PartialFile, Publication, checksum_at
 from fanout.frames import Reasons
 from fanout.io.kept import KEEP
 from fanout.io.writers import packed
-from fanout.io.writers.base import Checkpoint, FileSink, checksum_error
+from fanout.io.writers.base import Checkpoint, FileSink, checksum_error, edited_error
 from fanout.io.writers.columns import layout_of, unknown_output
 from fanout.io.writers.packed import PackedColumns
 from fanout.paths import ORDERED, PARTIAL, REBUILT
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 # Start, stop, offset, length and checksum of a range of rows.
 _ENTRY = 5
+
+# Key of the published file's checksum, beside its layout.
+_CHECKSUM = "checksum"
 
 
 class Group(NamedTuple):
@@ -108,6 +112,7 @@ class SpoolSink(FileSink):
         old: PartialFile | None = None
         if published:
             layout = checkpoint.layout or layout_of(self._schema or (), self._rename, has_ids=True).as_json()
+            self._require_unedited(layout.get(_CHECKSUM))
             ranges = self._published_ranges(layout, RowSet((move.start, move.stop) for move in moves))
         else:
             self._open_spool(checkpoint)
@@ -153,7 +158,7 @@ class SpoolSink(FileSink):
         if new.id is not None and old["id"] is None:
             problem = f"{self.path.name} holds no ids of the rows, but a column of the input called {new.id}"
             raise ConfigError(f'{problem}: keep "{new.id}" too, or {START_FRESH}', key=KEEP)
-        return new.as_json() != old
+        return any(old.get(name) != value for name, value in new.as_json().items())
 
     def _layout_for(self, outputs: Iterable[str], *, has_ids: bool) -> Layout:
         kept = self._kept.names if self._kept is not None else ()
@@ -292,7 +297,21 @@ class SpoolSink(FileSink):
         return flags
 
     def _layout_as_json(self) -> Mapping[str, Any] | None:
-        return None if self._layout is None else self._layout.as_json()
+        if self._layout is None or self._ordered is None:
+            return None
+        return self._layout.as_json() | {_CHECKSUM: _checksum_of(self._ordered.path)}
+
+    def _require_unedited(self, checksum: int | None) -> None:
+        """Raise `ConfigError` if the output in place has another checksum. Raises `OSError`."""
+        # Rows are known by their places alone, so a file that was sorted since would give each a false answer.
+        if checksum is not None and _checksum_of(self.path) != checksum:
+            raise edited_error(self.path)
+
+
+def _checksum_of(path: Path) -> int:
+    """Return the CRC-32 of a whole file. Raises `OSError`."""
+    with path.open("rb", buffering=0) as file:
+        return checksum_at(file.fileno(), 0, file.seek(0, io.SEEK_END))
 
 
 def _ranges(index: array[int], spool: PartialFile) -> Iterator[tuple[int, int, bytes]]:
