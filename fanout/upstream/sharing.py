@@ -132,8 +132,14 @@ class SharedDispatcher(Dispatcher):
             # A start kept through a cooldown would let all requests go at once after it.
             ticket.give_back_claim()
             return decision
-        if (claim := ticket.claim) is None:
-            claim = ticket.claim = self._shared.claim(self._want(decision, ticket, task), urgent=self.call.urgent)
+        claim, late = ticket.claim, None
+        if claim is not None and claim.is_late(now):
+            # Not through the ticket, which would return its estimate of the cost as well.
+            self._shared.give_back(claim)
+            claim, late = None, claim
+        if claim is None:
+            want = self._want(decision, ticket, task)
+            claim = ticket.claim = self._shared.claim(want, urgent=self.call.urgent, instead_of=late)
         if claim.refused is not None:
             # No request will use it, and other processes may.
             ticket.give_back_claim()

@@ -76,6 +76,20 @@ async def test_uneven_load_uses_the_whole_rate(mock, hub):
     assert now() - began == pytest.approx(80 / 20, rel=0.02)
 
 
+async def test_starts_that_a_stall_of_the_process_has_missed_are_asked_for_again(mock, hub):
+    limits: dict[str, Any] = {"requests_per_second": 50, "concurrency": 64, "max_cost": 150.0, "shared_key": "run"}
+    async with client(mock, cost=Prices(per_request=1.0), **limits) as one:
+        run = asyncio.create_task(one.map(rows(150)))
+        await until_requests(mock, 30)
+        vars(asyncio.get_running_loop())["_now"] += 0.8
+        await run
+    # Without it, the forty of the stall would go at once, and fifty more in the same second.
+    assert most_in_a_second(mock.times) <= 1.25 * 50 + 1
+    assert len(mock.times) == 150
+    # Requests that ask again still have their estimates.
+    assert {want.price for call in hub.calls for want in call.wants} == {1.0}
+
+
 async def test_requests_in_flight_are_bounded_together(mock, hub):
     in_flight = []
     mock_in_flight = lambda: sum(sent <= now() < sent + 0.05 for sent in mock.times)  # noqa: E731
