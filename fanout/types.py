@@ -289,6 +289,11 @@ class Verdict:
         return self.broke_off or self.status in _GATEWAY
 
     @property
+    def forbidden(self) -> bool:
+        """The endpoint refused these rows, as a moderator does, or the credentials: a 403 says either."""
+        return self.status == 403
+
+    @property
     def no_room(self) -> bool:
         """The server had too many requests and rejected this one unread, so it proves nothing about the rows."""
         return self.status in _OVERLOADED

@@ -143,7 +143,7 @@ class Session:
         """Share the limits with other processes. Raises `ConfigError` if that is not possible."""
         from fanout.upstream.sharing import share_limits  # few clients share limits
 
-        await share_limits(self._group)
+        await share_limits(self._group, self._settings.load)
 
     async def close(self) -> None:
         """Stop all runs, close every connection, and stop the local servers."""

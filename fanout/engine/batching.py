@@ -17,18 +17,13 @@ import numpy as np
 
 from fanout.engine.inputs import stacked
 from fanout.errors import ClientStateError, QueueFull
-from fanout.types import Action
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 
-    from fanout.engine.chunker import ChunkTask
     from fanout.limits import ConcurrencyLimiter
-    from fanout.types import Rows, Verdict
+    from fanout.types import Rows
     from fanout.upstream.call import Call
-    from fanout.upstream.group import EndpointGroup
-
-_FORBIDDEN = 403
 
 # Levels of a nested row that its form takes into account.
 _DEEPEST = 8
@@ -350,46 +345,6 @@ class Batcher:
         if self._closed:
             return ClientStateError("the client was closed before the answer came")
         return ClientStateError("the task that waited for the answer was cancelled, although the caller was not")
-
-
-class Isolation:
-    """Rows of one run that belong to different callers, and leave it if they fail together.
-
-    They are sent again in smaller requests, so that no caller waits or fails for another's row.
-
-    Args:
-        hand_over: takes the numbers of the rows, the attempts that held them, and whether each is to be sent alone.
-    """
-
-    def __init__(self, group: EndpointGroup, hand_over: Callable[[list[int], int, bool], None]) -> None:
-        self._group = group
-        self._hand_over = hand_over
-        self._successes_before = group.answered.chunks
-        self.n_rows = 0
-        """Rows that have left."""
-
-    def concerns(self, task: ChunkTask, verdict: Verdict) -> bool:
-        """True if the rows of ``task`` should go on in smaller requests, since one of them may be to blame for all.
-
-        Not for a fault of the endpoint: it would get more requests in vain. A 403 is split within the run,
-        one half after the other, until a success shows that the credentials are good.
-        """
-        if task.n == 1 or verdict.error_kind == "model" or verdict.status == _FORBIDDEN:
-            return False
-        if verdict.action is Action.SPLIT or verdict.status == 500 or verdict.error_kind is not None:
-            return True
-        others_succeed = self._group.answered.chunks > self._successes_before
-        if verdict.action is Action.RETRY:
-            return others_succeed and not verdict.no_room
-        return others_succeed or not (verdict.unreachable or verdict.no_room or (verdict.status or 0) > 500)
-
-    def leave(self, task: ChunkTask, verdict: Verdict) -> None:
-        """Hand the rows of ``task`` over."""
-        self.n_rows += task.n
-        # Answers of another shape may each be right, and only together make no array; rows that cannot be encoded
-        # together each have a reason of their own.
-        alone = task.payload is None or verdict.error_kind == "shape"
-        self._hand_over((task.chunk.start + task.positions()).tolist(), task.attempts, alone)
 
 
 def _copied(error: Exception) -> Exception:

@@ -1,18 +1,15 @@
 """Bisection: a failed chunk is sent in ever smaller parts, until the row or the size to blame is known.
 
 `Bisection` is the way of one failed task to its end. `Evidence` holds back tasks that may fail for the same reason as
-others, `BisectionBudget` ends the search where it saves too few rows, or where the request itself must be wrong.
+others. `fanout.engine.bisection_budget` bounds the requests of all bisections together.
 """
 
 from __future__ import annotations
 
-import re
 from collections import deque
-from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
-from fanout.rows import RowSet
 from fanout.types import Action, Verdict
 
 if TYPE_CHECKING:
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
 
     Step = Callable[["Bisection", ChunkTask, Verdict], bool]
 
-FORBIDDEN = 403
-
 SAMPLES = 2
 """Last attempts of a chunk that send only a few of its rows: if these are answered, the size or a row is to blame."""
 
@@ -34,26 +29,6 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 # Parked tasks that one success releases: if all of them were sent at once, and failed, the circuit would open.
 _RELEASED_BY_A_SUCCESS = 2
-
-_ENOUGH_ISOLATED = 64
-_HOPELESS_ALONE = 2
-
-# The same where an earlier run of the same codec and path has answers: the last rows may well be the bad ones.
-_HOPELESS_LATER = 64
-
-_SAME_WORDS_ROWS = 20
-_SAME_WORDS_CHUNKS = 3
-
-# Refused chunks that count as much, where too few of their rows are sent alone.
-_SAME_WORDS_WHOLE_CHUNKS = 16
-
-# Different wordings that are remembered; more of them mean that the refusals have no common cause.
-_MOST_WORDINGS = 64
-
-_IDENTIFIER = re.compile(r"[\w-]*\d[\w-]*")
-
-# Characters of a number that may be part of a message; identifiers of requests are longer.
-_SHORT_NUMBER = 8
 
 
 class Split:
@@ -255,7 +230,7 @@ class Evidence:
 
         For a 403 they have to succeed after it: earlier ones may have had good credentials.
         """
-        if verdict.status != FORBIDDEN:
+        if not verdict.forbidden:
             return self._group.answered.chunks > 0
         return self._group.answered.chunks > (task.history.successes_seen or 0)
 
@@ -275,98 +250,9 @@ class Evidence:
         return True
 
 
-@dataclass(slots=True)
-class _SameWords:
-    """Refusals in one and the same words."""
-
-    rows: int = 0
-    chunks_of_rows: set[int] = field(default_factory=set)
-    """First rows of the chunks whose rows were refused alone."""
-    chunks: set[int] = field(default_factory=set)
-
-
-class BisectionBudget:
-    """Bounds the requests that isolate rows, where the rows are not to blame or where too few are saved.
-
-    Until something has succeeded, two failed single rows end the run. Later, splitting ends when more than half of at
-    least 64 rows that were isolated, alone or with others, have failed. The run also ends when many single rows are
-    refused in the same words and none succeeds in between: a closed account is refused in words that no table knows,
-    while rows that really are bad have others beside them that succeed.
-
-    Args:
-        successes: gives the number of requests that have succeeded.
-        failed_alone: rows that failed alone in an earlier run: if they fail again, that says nothing of the endpoint.
-        answered_before: an earlier run has answers.
-    """
-
-    def __init__(
-        self, successes: Callable[[], int], *, failed_alone: RowSet | None = None, answered_before: bool = False
-    ) -> None:
-        self._successes = successes
-        self._failed_alone = failed_alone or RowSet()
-        self._hopeless = _HOPELESS_LATER if answered_before else _HOPELESS_ALONE
-        self._isolated = 0
-        self._failed = 0
-        self._seen = 0
-        self._refused: dict[str, _SameWords] = {}
-
-    def rows_succeeded(self, n_rows: int) -> None:
-        """Count rows of a split chunk that have their answers."""
-        self._isolated += n_rows
-
-    def row_failed(self) -> None:
-        """Count a single row that was isolated and has failed."""
-        self._isolated += 1
-        self._failed += 1
-
-    def is_known_bad(self, task: ChunkTask) -> bool:
-        """True for a single row that failed alone in an earlier run."""
-        if task.n > 1 or not self._failed_alone:
-            return False
-        # Earlier runs record failures in ranges, so the row is looked up as a range of one.
-        row = task.first_row
-        return self._failed_alone.gap(row, row + 1) is None
-
-    @property
-    def useful(self) -> bool:
-        """False once isolating rows has turned out to save too few of them."""
-        # Fewer rows than that may be the bad ones of one part of the input.
-        return self._isolated < _ENOUGH_ISOLATED or 2 * self._failed <= self._isolated
-
-    @property
-    def hopeless(self) -> bool:
-        """True when single rows fail and nothing has ever succeeded: the request itself must be wrong."""
-        return self._failed >= self._hopeless and not self._successes()
-
-    def refused(self, task: ChunkTask, verdict: Verdict, *, failed: bool) -> None:
-        """Count a refusal of rows that have ``failed``, or of a chunk that is to be split."""
-        is_error = verdict.without_values or (verdict.status is not None and verdict.status >= 400)
-        if not is_error or verdict.about_rows:
-            return
-        # A success in between shows that the refusals are about rows: the count begins anew.
-        if self._successes() != self._seen or len(self._refused) >= _MOST_WORDINGS:
-            self._seen = self._successes()
-            self._refused.clear()
-        same = self._refused.setdefault(_wording(verdict.reason), _SameWords())
-        same.chunks.add(task.chunk.start)
-        if failed and task.n == 1:
-            same.rows += 1
-            same.chunks_of_rows.add(task.chunk.start)
-
-    def refused_too_often(self, verdict: Verdict) -> bool:
-        """True if many rows of several chunks were refused in the words of ``verdict``, and none succeeded since."""
-        same = self._refused.get(_wording(verdict.reason))
-        if same is None or self._successes() != self._seen:
-            return False
-        # A 403 most often means the credentials, so fewer chunks prove it.
-        whole_chunks = _SAME_WORDS_CHUNKS if verdict.status == FORBIDDEN else _SAME_WORDS_WHOLE_CHUNKS
-        several = len(same.chunks_of_rows) >= _SAME_WORDS_CHUNKS or len(same.chunks) >= whole_chunks
-        return same.rows >= _SAME_WORDS_ROWS and several
-
-
 def may_be_size(verdict: Verdict) -> bool:
     """True for a failure that the size of the request, or one of its rows, may be to blame for."""
-    return verdict.may_be_size or (verdict.action is Action.SPLIT and verdict.status != FORBIDDEN)
+    return verdict.may_be_size or (verdict.action is Action.SPLIT and not verdict.forbidden)
 
 
 def could_be_outage(verdict: Verdict) -> bool:
@@ -377,8 +263,3 @@ def could_be_outage(verdict: Verdict) -> bool:
 def may_be_rows(verdict: Verdict) -> bool:
     """True for a failure that rows can cause: a crash, say, but no refused connection."""
     return verdict.broke_off or not (verdict.unreachable or verdict.no_room)
-
-
-def _wording(reason: str) -> str:
-    """``reason`` without the identifiers of requests, which differ in every answer."""
-    return _IDENTIFIER.sub(lambda found: found[0] if len(found[0]) < _SHORT_NUMBER else "#", reason[:500])

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import traceback
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fanout.callbacks import abnormal
 from fanout.engine.logs import level_of, log_event
+from fanout.results import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
-    from fanout.results import Event
+    from fanout.engine.chunker import ChunkTask
+    from fanout.types import Verdict
     from fanout.upstream.balancer import Balancer
 
 _log = logging.getLogger("fanout")
@@ -44,6 +46,14 @@ class EventEmitter:
         """Return whether the listener takes events of this kind."""
         return self._listener is not None and (self._kinds is None or kind in self._kinds)
 
+    def retry(self, task: ChunkTask, verdict: Verdict) -> None:
+        """Emit that a task is sent again."""
+        self(_event_of("retry", task, verdict, attempt=task.charged))
+
+    def split(self, task: ChunkTask, verdict: Verdict) -> None:
+        """Emit that a task is sent in parts."""
+        self(_event_of("split", task, verdict))
+
     def __call__(self, event: Event) -> None:
         """Emit ``event``, and log it."""
         level, listener = level_of(event), self._listener if self.wants(event.kind) else None
@@ -65,3 +75,8 @@ class EventEmitter:
             _log.error("on_event raised an error, and is not called again in this run\n%s", trace)
             if not isinstance(error, Exception):
                 self._report(abnormal("on_event", error))
+
+
+def _event_of(kind: Literal["retry", "split"], task: ChunkTask, verdict: Verdict, *, attempt: int = 0) -> Event:
+    chunk, status, reason = task.chunk, verdict.status, verdict.reason
+    return Event(kind=kind, start=chunk.start, stop=chunk.stop, attempt=attempt, status=status, reason=reason)

@@ -13,7 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fanout.engine.bisection import (
-    FORBIDDEN,
     SAMPLES,
     Bisection,
     Evidence,
@@ -26,21 +25,20 @@ from fanout.engine.bisection import (
 from fanout.engine.blame import Blame
 from fanout.engine.control import BEFORE_ALL_OTHERS, ControlRequests
 from fanout.engine.history import kind_of
-from fanout.results import Event
 from fanout.stop import Stop
 from fanout.types import Action, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout.engine.batching import Isolation
-    from fanout.engine.bisection import BisectionBudget
+    from fanout.engine.bisection_budget import BisectionBudget
     from fanout.engine.chunker import ChunkTask
+    from fanout.engine.events import EventEmitter
+    from fanout.engine.isolation import Isolation
     from fanout.engine.request_sizes import RequestSizes
     from fanout.engine.results import ResultCollector
     from fanout.engine.scheduler import Scheduler
     from fanout.stop import StopEvent
-    from fanout.types import StopKind
     from fanout.upstream.group import EndpointGroup
 
 # New chunks that an endpoint is tried with, however many tasks wait, until one succeeds.
@@ -76,7 +74,7 @@ class Recovery:
         budget: BisectionBudget,
         stop_event: StopEvent,
         *,
-        emit: Callable[[Event], None],
+        emit: EventEmitter,
         isolation: Isolation | None = None,
     ) -> None:
         self._scheduler = scheduler
@@ -99,7 +97,7 @@ class Recovery:
     def finish(self, task: ChunkTask, *, succeeded: bool = True) -> None:
         """Act on a task that the scheduler has closed: its success may explain the failures of others."""
         if succeeded:
-            if self._group.sizes.watching:
+            if self._group.answered.sizes.watching:
                 self._sizes.succeeded(task)
             if self._evidence.withheld:
                 self.release_withheld()
@@ -221,7 +219,7 @@ class Recovery:
             left = self._group.retry.max_attempts - task.charged
             bisection.samples = samples_of(task.n, left, whole=task.history.suspect is None)
         bisection.failure = verdict
-        self._emit_retry(task, verdict)
+        self._emit.retry(task, verdict)
         return self._repeat(bisection, task, verdict)
 
     def _repeat(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> bool:
@@ -266,7 +264,7 @@ class Recovery:
         if verdict is not None:
             verdict = self._split_early(task, verdict)
             if verdict.action is Action.RETRY:
-                self._emit_retry(sent, verdict)
+                self._emit.retry(sent, verdict)
         if sent is not task:
             return self._after_sample(bisection, task, sent, verdict)
         if verdict is None:
@@ -298,7 +296,7 @@ class Recovery:
         others = [task.part(part) for part in around if part.start < part.stop]
         # All rows together have failed several times, so a row among the others is to blame, or the size. Near a known
         # limit the others may be within it; else they would most probably fail together once more.
-        if len(others) == 1 and others[0].n > 1 and self._group.sizes.limits is None:
+        if len(others) == 1 and others[0].n > 1 and self._group.answered.sizes.limits is None:
             others = list(others[0].halves())
         bisection.splits.append(Split(others, kind, (task, bisection.failure)))
         return True if verdict is None else self._judge(bisection, sent, verdict)
@@ -356,10 +354,10 @@ class Recovery:
             self._stop_event.stop(Stop(verdict.stop, verdict.reason))
             return False
         if self.isolation is not None and self.isolation.concerns(task, verdict):
-            self._emit_split(task, verdict)
+            self._note_split(task, verdict)
             self._isolate(task, verdict)
             return True
-        if verdict.action is Action.SPLIT and verdict.status == FORBIDDEN:
+        if verdict.action is Action.SPLIT and verdict.forbidden:
             # Requests in flight may show that the credentials are good.
             proven = partial(self._evidence.credentials_accepted, task)
             if not self._evidence.waits_for_others:
@@ -397,7 +395,7 @@ class Recovery:
         if not self._budget.useful:
             self._fail(bisection, task, verdict)
             return True
-        self._emit_split(task, verdict)
+        self._note_split(task, verdict)
         parts = self._sizes.parts(task) or task.halves()
         bisection.splits.append(Split(parts, kind_of(verdict), (task, verdict)))
         return True
@@ -413,35 +411,27 @@ class Recovery:
         return True
 
     def _fail(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> None:
-        forbidden = verdict.status == FORBIDDEN
         is_news = not self._budget.is_known_bad(task)
         if is_news and task.n == 1 and verdict.action is Action.SPLIT:
             self._budget.row_failed()
         if is_news:
             self._budget.refused(task, verdict, failed=True)
-        if forbidden:
+        if verdict.forbidden:
             # It may be the credentials that are forbidden: the rows fail once others show that these are good.
             self._evidence.withheld.append((task, verdict))
         else:
             self._collector.fail(task, verdict)
         # Rows of other callers show nothing of this one's request, but all of them have the same credentials.
-        if is_news and (self.isolation is None or forbidden):
+        if is_news and (self.isolation is None or verdict.forbidden):
             self._stop_if_hopeless(bisection, task, verdict)
 
     def _stop_if_hopeless(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> None:
-        forbidden = verdict.status == FORBIDDEN
-        kind: StopKind = "refused" if forbidden else "rejected"
         nothing_left = self._scheduler.chunker.remaining == 0
-        # Nothing can show whether the only row that there is or the credentials are to blame for a 403.
-        only_row = forbidden and not self._group.answered.chunks and nothing_left and len(task.chunk) == 1
-        if self._budget.hopeless or only_row:
-            reason = f"the endpoint accepts no row at all, not even alone: {verdict.reason}"
-            self._stop_event.stop(Stop(kind, reason))
-        elif self._budget.refused_too_often(verdict):
-            spares_nothing = nothing_left and self._evidence.is_only(bisection) and task.n == len(task.chunk)
-            if not spares_nothing:
-                reason = "the endpoint has refused many single rows in the same words, and accepted none in between"
-                self._stop_event.stop(Stop(kind, f"{reason}: {verdict.reason}"))
+        only_row = verdict.forbidden and not self._group.answered.chunks and nothing_left and len(task.chunk) == 1
+        spares_nothing = nothing_left and self._evidence.is_only(bisection) and task.n == len(task.chunk)
+        stop = self._budget.stop_for(verdict, only_row=only_row, spares_nothing=spares_nothing)
+        if stop is not None:
+            self._stop_event.stop(stop)
 
     def _split_early(self, task: ChunkTask, verdict: Verdict) -> Verdict:
         """Change a retry into a split if some callers would wait for another caller's row."""
@@ -483,18 +473,6 @@ class Recovery:
         task.history.tried = ()
         return False
 
-    def _emit_retry(self, task: ChunkTask, verdict: Verdict) -> None:
-        chunk = task.chunk
-        self._emit(
-            Event(
-                kind="retry", start=chunk.start, stop=chunk.stop, attempt=task.charged, status=verdict.status,
-                reason=verdict.reason,
-            )
-        )  # fmt: skip
-
-    def _emit_split(self, task: ChunkTask, verdict: Verdict) -> None:
+    def _note_split(self, task: ChunkTask, verdict: Verdict) -> None:
         self._collector.counters.splits += 1
-        chunk = task.chunk
-        self._emit(
-            Event(kind="split", start=chunk.start, stop=chunk.stop, status=verdict.status, reason=verdict.reason)
-        )
+        self._emit.split(task, verdict)

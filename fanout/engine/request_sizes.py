@@ -24,7 +24,7 @@ class RequestSizes:
 
     def __init__(self, chunker: Chunker, group: EndpointGroup) -> None:
         self._bounds = chunker.bounds
-        self._sizes = chunker.bounds.sizes = group.sizes
+        self._sizes = chunker.bounds.sizes = group.answered.sizes
         self._meter = group.costs.meter
         self._advised = False
 

@@ -139,7 +139,7 @@ class Scheduler:
             evidence.parked
             or evidence.unexplained is not None
             or evidence.withheld
-            or (succeeded and self._group.sizes.watching)
+            or (succeeded and self._group.answered.sizes.watching)
         )
 
     def put(self, task: ChunkTask, delay: float = 0.0) -> None:

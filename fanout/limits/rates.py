@@ -17,6 +17,7 @@ from fanout.options import checks_options
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
+    from fanout.limits.shared_client import SharedLimits
     from fanout.settings import Limits
 
 _PERIODS = {"second": 1.0, "minute": 60.0}
@@ -55,6 +56,9 @@ class RateLimiter:
     loops of one process (loops have one clock: ``time.monotonic``). ``limits.concurrency`` and ``limits.max_requests``
     are for each client alone.
     """
+
+    shared: SharedLimits | None = None
+    """The limits that other processes share; None without any."""
 
     @checks_options
     def __init__(self, limits: Limits) -> None:

@@ -276,12 +276,15 @@ class Accounts:
 
     Args:
         prices: of the API; None without any.
-        limits: ``max_cost`` and ``max_tokens_total`` count.
+        limits: ``max_requests``, ``max_cost`` and ``max_tokens_total`` count.
         meter: as for `Account`.
     """
 
     def __init__(self, prices: Prices | None, limits: Limits, meter: TokenMeter) -> None:
         self.prices = prices
+        self.max_requests = limits.max_requests
+        """Maximum requests since the client was opened, metadata included; None for any number."""
+
         self._limits = limits
         self._meter = meter
         self.common = self.open()

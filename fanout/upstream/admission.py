@@ -73,12 +73,11 @@ class Ticket:
             outcome = ticket.report(outcome, task, first=True)
     """
 
-    __slots__ = ("_group", "_holds_slot", "_limiter", "_reporter", "_reports", "_urgent", "deadline", "endpoint",
+    __slots__ = ("_group", "_holds_slot", "_reporter", "_reports", "_urgent", "deadline", "endpoint",
                  "flight", "latency", "refund", "reservation", "sent_at")  # fmt: skip
 
     def __init__(self, group: EndpointGroup, reporter: Reporter, *, urgent: bool = False) -> None:
         self._group = group
-        self._limiter = group.limiter
         self._reporter = reporter
         self._urgent = urgent
         self._holds_slot = False
@@ -97,7 +96,7 @@ class Ticket:
         """The attempt failed for a reason that is not its rows': it should not count against them."""
 
     async def __aenter__(self) -> Ticket:
-        limiter = self._limiter
+        limiter = self._group.capacity.limiter
         # As `acquire_nowait` has it, without a call for every request.
         if limiter.in_flight < limiter.limit:
             limiter.in_flight += 1
@@ -120,7 +119,7 @@ class Ticket:
             self.return_reservation()
         if self._holds_slot:
             self._holds_slot = False
-            limiter = self._limiter
+            limiter = self._group.capacity.limiter
             # As `release` has it, without a call for every request: without waiters, a slot is only counted.
             if limiter.waiters or limiter.urgent_waiters:
                 limiter.release()
@@ -154,14 +153,14 @@ class Ticket:
     async def take_slot(self) -> None:
         """Wait for a slot, unless the ticket holds one."""
         if not self._holds_slot:
-            await self._limiter.acquire(urgent=self._urgent)
+            await self._group.capacity.limiter.acquire(urgent=self._urgent)
             self._holds_slot = True
 
     def return_slot(self) -> None:
         """Return the slot before the ticket closes, so that another request may be sent meanwhile."""
         if self._holds_slot:
             self._holds_slot = False
-            self._limiter.release()
+            self._group.capacity.limiter.release()
 
     def yield_slot(self) -> None:
         """Return the slot and the reservation if an urgent request waits for a slot, and this one is not urgent.
@@ -169,7 +168,7 @@ class Ticket:
         A half-open trial keeps them: the urgent request would hold the slot, and wait for the trial's outcome.
         """
         is_trial = self._group.balancer.is_trial(self)
-        if not self._urgent and not is_trial and self._limiter.is_urgent:
+        if not self._urgent and not is_trial and self._group.capacity.limiter.is_urgent:
             self.return_reservation()
             self.return_slot()
 
@@ -207,9 +206,8 @@ class Dispatcher:
         self._group = group
         # Connections remember it, so it must not refer to the run and its arrays.
         self.owner = object()
-        self._limiter = group.limiter
         self._rates = group.costs.rates
-        self._max_requests = group.limits.max_requests
+        self._max_requests = group.accounts.max_requests
         self._controller = group.capacity.controller
         self._timeout = group.timeouts.attempt
         self._renewal = Renewal(stop_event, group.timeouts.attempt)
@@ -251,7 +249,7 @@ class Dispatcher:
                 return Wait(chosen, self._group.balancer.wait_queue)
             endpoint = chosen
 
-        limiter = self._limiter
+        limiter = self._group.capacity.limiter
         if self._rates.active:
             reservation = ticket.reservation
             if reservation is None or self._rates.is_stale(reservation):
@@ -283,7 +281,7 @@ class Dispatcher:
                 await self._stop_event.sleep(decision.seconds, decision.queue)
                 # Only from a wait for a rate: one that queues for a trial of an open circuit has to keep its slot, for
                 # which the others in that queue would wait in vain.
-                if decision.queue is self._limiter.urgency:
+                if decision.queue is self._group.capacity.limiter.urgency:
                     ticket.yield_slot()
             await ticket.take_slot()
             decision = self.decide(ticket, task, only, self.now())

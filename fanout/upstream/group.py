@@ -159,7 +159,7 @@ class Metadata:
 class Answered:
     """The answers so far of all endpoints of a group, from which failures are judged."""
 
-    __slots__ = ("chunks", "row", "sent_at")
+    __slots__ = ("chunks", "row", "sent_at", "sizes")
 
     def __init__(self) -> None:
         self.chunks = 0
@@ -170,6 +170,9 @@ class Answered:
 
         self.row: Rows | None = None
         """A row that the last run had answered, for a control request of the next one."""
+
+        self.sizes = SizeLimits()
+        """The largest requests that the endpoints take, as their answers and refusals show."""
 
 
 class EndpointGroup:
@@ -197,21 +200,14 @@ class EndpointGroup:
         weights: Sequence[float] = (),
         prices: Prices | None = None,
     ) -> None:
-        self.limits = limits
         self.retry = retry
         self.backoff = Backoff(retry)
         self.timeouts = timeouts
         self.capacity = Capacity(limits, asyncio.get_running_loop().time())
         self.costs = RequestCosts(rates, meter)
         self.accounts = Accounts(prices, limits, meter)
-        self.shared: SharedLimits | None = None
-        """The limits that other processes share; None without any."""
-
         self.hedger = hedger
         self.decoder = decoder
-        self.sizes = SizeLimits()
-        """The largest requests that the endpoints take."""
-
         wait_queue = WaitQueue()
         self.balancer = Balancer(
             [
@@ -231,6 +227,11 @@ class EndpointGroup:
     def limiter(self) -> ConcurrencyLimiter:
         """The limiter of requests in flight."""
         return self.capacity.limiter
+
+    @property
+    def shared(self) -> SharedLimits | None:
+        """The limits that other processes share; None without any."""
+        return self.costs.rates.shared
 
     @property
     def requests(self) -> int:

@@ -39,7 +39,6 @@ class SharedRates(RateLimiter):
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(Limits())
-        self.shared: SharedLimits | None = None
         self._shares_tokens = any(name.startswith("tokens") for name in limits.rates)
         self.takes_tokens = self._shares_tokens
 
@@ -54,16 +53,14 @@ class SharedRates(RateLimiter):
         self.takes_tokens = self.takes_tokens or self._shares_tokens
 
 
-async def share_limits(group: EndpointGroup) -> None:
-    """Open the shared limits of ``group``, as its settings say. Raises `ConfigError` if they cannot be used."""
-    limits = group.limits
+async def share_limits(group: EndpointGroup, limits: Limits) -> None:
+    """Open the shared limits of ``group``, as ``limits`` say. Raises `ConfigError` if they cannot be used."""
     assert limits.shared is not None
     cooldowns = {digest(endpoint): endpoint.cooldown for endpoint in group.balancer.endpoints}
     key = limits.shared_key or _digest("\n".join(sorted(cooldowns)))
     backend = open_backend(limits.shared, key, bounds_of(limits))
     shared = SharedLimits(backend, cooldowns, longest=group.retry.max_pushback)
     await shared.open()
-    group.shared = shared
     assert isinstance(group.costs.rates, SharedRates)
     group.costs.rates.shared = shared
 

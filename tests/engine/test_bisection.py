@@ -9,16 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fanout.engine.bisection import (
-    Bisection,
-    BisectionBudget,
-    Evidence,
-    Parked,
-    could_be_outage,
-    may_be_rows,
-    may_be_size,
-    samples_of,
-)
+from fanout.engine.bisection import Bisection, Evidence, Parked, could_be_outage, may_be_rows, may_be_size, samples_of
+from fanout.engine.bisection_budget import BisectionBudget
 from fanout.engine.chunker import ChunkTask
 from fanout.rows import RowSet
 from fanout.types import Action, Chunk, Verdict
