@@ -9,24 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
 from fanout import frames
-from fanout._redact import Redactor, secrets_of
 from fanout._variables import resolved
-from fanout.auth import Auth
 from fanout.client.caching import require_repeatable
 from fanout.client.endpoints import each_endpoint
-from fanout.client.file_run import Sink, require_own_files, run_into
+from fanout.client.file_run import Sink, checked_sink, run_into
 from fanout.client.identity import content_of, identity_of
-from fanout.client.options import ClientSettings, V, chunks_of, name_of, telemetry_of
+from fanout.client.options import ClientSettings, V, chunks_of, codec_of, name_of, redactor_of, telemetry_of
 from fanout.client.outcome import pending_row, raise_if_stopped, require_on_error, values_or_result
 from fanout.client.resuming import open_journal
 from fanout.client.session import Session
 from fanout.client.stream import Stream
-from fanout.codecs.base import Codec
 from fanout.engine import Until
-from fanout.errors import ClientStateError, ConfigError
+from fanout.errors import ClientStateError
 from fanout.io.journal import Journal
 from fanout.io.readers import open_source
-from fanout.io.writers import FileSink, open_sink
+from fanout.io.writers import FileSink
 from fanout.options import checks_options
 from fanout.presets import Preset
 from fanout.settings import Cache, Limits
@@ -37,9 +34,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
     from typing import Unpack
 
-    from fanout.addresses import Endpoint, Endpoints
+    from fanout._redact import Redactor
+    from fanout.addresses import Endpoints
+    from fanout.auth import Auth
     from fanout.client.inspect import Preview, Survey
     from fanout.client.options import ClientOptions
+    from fanout.codecs.base import Codec
     from fanout.engine import RunControl
     from fanout.frames import Frame
     from fanout.io.readers import Source
@@ -155,9 +155,9 @@ class Client(Generic[V]):
         headers = resolved(headers, "headers")
         if not is_offline(transport):
             auth, limits = resolved(auth, "auth"), resolved(limits, "limits")
-        self._codec = _codec_of(codec)
+        self._codec = codec_of(codec)
         # The redactor must know the credentials before the first message is made, even that of a failing option.
-        self._redactor = _redactor_of(secrets, [one for one, _ in self._endpoints], auth, limits)
+        self._redactor = redactor_of(secrets, [one for one, _ in self._endpoints], auth, limits)
         self._settings = ClientSettings(
             chunks=chunks,
             limits=preset.limits if preset and limits is None else limits,
@@ -407,23 +407,10 @@ class Client(Generic[V]):
         call = session.call(headers, priority)
         if isinstance(rows, str | PathLike):
             rows = await on_thread(open_source, rows)
-        if isinstance(sink, str | PathLike):
-            sink = open_sink(fspath(sink))
-        if not callable(getattr(sink, "write", None)):
-            raise ConfigError(f"sink must be what fanout.open_sink(path) gives, or a Sink, not {type(sink).__name__}")
-        if journal is not None and not isinstance(sink, FileSink):
-            raise ConfigError("a journal needs a sink that fanout.open_sink made, or a FileSink", key="journal")
-        # A `Journal` that is open has compared its identity already, and cannot take over another run.
-        if carry and (journal is None or isinstance(journal, Journal)):
-            raise ConfigError("carry needs the path of a journal", key="carry")
-        if isinstance(sink, FileSink):
-            path = journal.path if isinstance(journal, Journal) else None if journal is None else Path(journal)
-            # Resolving paths can block on a network file system.
-            await asyncio.to_thread(require_own_files, rows, sink, path)
+        sink = await checked_sink(rows, sink, journal, carry=carry)
         if journal is None or isinstance(journal, Journal):
             return await run_into(session, rows, sink, journal, call, control, until, keep_usage=keep_usage)
-        # Checked above, for every journal.
-        assert isinstance(sink, FileSink)
+        assert isinstance(sink, FileSink)  # as every journal demands
         content = content_of(rows)
         known = rows if content is None else content
         # Hashing a large input takes seconds, so it is kept off the loop.
@@ -536,38 +523,3 @@ class Client(Generic[V]):
             )
         self._session.check()
         return self._session
-
-
-def _redactor_of(
-    secrets: Iterable[str] | Redactor,
-    endpoints: Iterable[Endpoint],
-    auth: Auth | None,
-    limits: Limits | RateLimiter | None,
-) -> Redactor:
-    """Return a redactor that knows ``secrets`` and all credentials in the options."""
-    # A single text is an iterable of characters, which would all be too short to be secrets.
-    texts = [secrets] if isinstance(secrets, str) else secrets
-    redactor = texts if isinstance(texts, Redactor) else Redactor(texts)
-    for endpoint in endpoints:
-        redactor.add(secrets_of(endpoint.url, endpoint.headers))
-    # An option of a wrong type is refused later, by an error that the redactor has to see.
-    if isinstance(auth, Auth):
-        redactor.add(auth.secrets)
-    if isinstance(limits, Limits) and limits.shared is not None:
-        redactor.add(secrets_of(limits.shared, {}))
-    return redactor
-
-
-def _codec_of(codec: str | Codec | type[Codec] | Preset) -> Codec:
-    """Return the codec that a name, a class, an instance or a preset stands for. Raises `ConfigError`."""
-    if isinstance(codec, Preset):
-        codec = codec.codec
-    if isinstance(codec, str):
-        from fanout.codecs import codec as codec_by_name
-
-        return codec_by_name(codec)
-    if isinstance(codec, type) and issubclass(codec, Codec):
-        return codec()
-    if isinstance(codec, Codec):
-        return codec
-    raise ConfigError(f"codec must be a name or a fanout.Codec, not {type(codec).__name__}", key="codec")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,10 +21,10 @@ from fanout.client.spending import recorded, schema_of_answers, settle, spent_be
 from fanout.client.uploading import upload
 from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
 from fanout.errors import CallbackError, ConfigError
-from fanout.io.journal import JournalState
+from fanout.io.journal import Journal, JournalState
 from fanout.io.kept import KEEP
 from fanout.io.readers import Source
-from fanout.io.writers import Checkpoint, FileSink, require_apart_from_input
+from fanout.io.writers import Checkpoint, FileSink, open_sink, require_apart_from_input
 from fanout.limits import ConcurrencyLimiter
 from fanout.paths import journal_path, require_apart
 from fanout.rows import RowSet
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from fanout.client.session import Session
     from fanout.engine import Chunker, Run
-    from fanout.io.journal import Journal
     from fanout.results import ChunkResult, Result
     from fanout.upstream.call import Call
 
@@ -60,6 +60,30 @@ class Sink(Protocol):
 
     def write(self, results: Sequence[ChunkResult]) -> None:
         """Write some chunks, in any order. Called on a helper thread, one call at a time. May raise OSError."""
+
+
+async def checked_sink(
+    rows: Any,
+    sink: Sink | FileSink | str | PathLike[str],
+    journal: Journal | str | PathLike[str] | None,
+    *,
+    carry: bool,
+) -> Sink | FileSink:
+    """Return the sink of a run, opened if it is a path. Raises `ConfigError` if it, or the journal, cannot be used."""
+    if isinstance(sink, str | PathLike):
+        sink = open_sink(fspath(sink))
+    if not callable(getattr(sink, "write", None)):
+        raise ConfigError(f"sink must be what fanout.open_sink(path) gives, or a Sink, not {type(sink).__name__}")
+    if journal is not None and not isinstance(sink, FileSink):
+        raise ConfigError("a journal needs a sink that fanout.open_sink made, or a FileSink", key="journal")
+    # A `Journal` that is open has compared its identity already, and cannot take over another run.
+    if carry and (journal is None or isinstance(journal, Journal)):
+        raise ConfigError("carry needs the path of a journal", key="carry")
+    if isinstance(sink, FileSink):
+        path = journal.path if isinstance(journal, Journal) else None if journal is None else Path(journal)
+        # Resolving paths can block on a network file system.
+        await asyncio.to_thread(_require_own_files, rows, sink, path)
+    return sink
 
 
 async def run_into(
@@ -186,7 +210,7 @@ def _jobs(journal: Journal | None, chunker: Chunker, session: Session) -> Journa
     return jobs
 
 
-def require_own_files(rows: Any, sink: FileSink, journal: Path | None) -> None:
+def _require_own_files(rows: Any, sink: FileSink, journal: Path | None) -> None:
     """Raise `ConfigError` if a run would write over its own input or its journal. Touches no file."""
     columns = rows.values() if isinstance(rows, Mapping) else [rows]
     # A run that replaces a mapped file would pull its own input away.

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from urllib.parse import urlsplit
 
 from fanout._escape import escaped
+from fanout._redact import Redactor, secrets_of
 from fanout.auth import Auth
+from fanout.codecs.base import Codec
 from fanout.errors import ConfigError
 from fanout.limits import RateLimiter
+from fanout.presets import Preset
 from fanout.settings import Cache, Chunks, Hedge, Limits, Prices, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
@@ -22,8 +25,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar as TypeVarWithDefault
 
-    from fanout._redact import Redactor
-    from fanout.presets import Preset
+    from fanout.addresses import Endpoint
     from fanout.results import Event
     from fanout.telemetry.base import Telemetry, Tracing
     from fanout.transport import HeaderSource, Transport, TransportWrapper
@@ -186,3 +188,38 @@ def chunks_of(preset: Preset | None, rows: int | None, max_bytes: int | None, ma
         return replace(chunks, **{name: value for name, value in given.items() if value is not None})
     except ConfigError as error:
         raise ConfigError(f"chunk_{error}", key=f"chunk_{error.key}") from None
+
+
+def redactor_of(
+    secrets: Iterable[str] | Redactor,
+    endpoints: Iterable[Endpoint],
+    auth: Auth | None,
+    limits: Limits | RateLimiter | None,
+) -> Redactor:
+    """Return a redactor that knows ``secrets`` and all credentials in the options."""
+    # A single text is an iterable of characters, which would all be too short to be secrets.
+    texts = [secrets] if isinstance(secrets, str) else secrets
+    redactor = texts if isinstance(texts, Redactor) else Redactor(texts)
+    for endpoint in endpoints:
+        redactor.add(secrets_of(endpoint.url, endpoint.headers))
+    # An option of a wrong type is refused later, by an error that the redactor has to see.
+    if isinstance(auth, Auth):
+        redactor.add(auth.secrets)
+    if isinstance(limits, Limits) and limits.shared is not None:
+        redactor.add(secrets_of(limits.shared, {}))
+    return redactor
+
+
+def codec_of(codec: str | Codec | type[Codec] | Preset) -> Codec:
+    """Return the codec that a name, a class, an instance or a preset stands for. Raises `ConfigError`."""
+    if isinstance(codec, Preset):
+        codec = codec.codec
+    if isinstance(codec, str):
+        from fanout.codecs import codec as codec_by_name
+
+        return codec_by_name(codec)
+    if isinstance(codec, type) and issubclass(codec, Codec):
+        return codec()
+    if isinstance(codec, Codec):
+        return codec
+    raise ConfigError(f"codec must be a name or a fanout.Codec, not {type(codec).__name__}", key="codec")

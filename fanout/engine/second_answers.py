@@ -1,7 +1,7 @@
 """Second answers: an endpoint that answers one request twice may give the answers of others to all that follow.
 
-HTTP/1.1 tells an answer's request by its order on the connection alone, so that each connection to such an endpoint is
-in doubt, with the last rows that were answered over it.
+HTTP/1.1 matches an answer with its request by their order on a connection alone, so that each connection to such an
+endpoint is in doubt, with the last rows that were answered over it.
 """
 
 from __future__ import annotations
