@@ -30,6 +30,7 @@ ERROR = "error"
 """Column of the reasons why rows have no answer, beside columns of the input."""
 
 _NOT_SENT = "no answer: the run was stopped"
+# A notebook shows the result of each cell, so that its failures have to stay short.
 _SHOWN_FAILURES = 5
 _MOST_LISTED = 2**31 - 1
 _REMEDIES = {"Series": "send series.to_frame()", "LazyFrame": "send frame.collect()"}

@@ -122,6 +122,7 @@ class Statistics:
     backing_off: int = 0
     """Chunks that wait for their next attempt."""
 
+    # Bodies alone: aiohttp's session does not show the heads that it sends.
     bytes_sent: int = 0
     bytes_received: int = 0
     seconds: float = 0.0
@@ -166,6 +167,7 @@ class Statistics:
     @property
     def rows_per_second(self) -> float:
         """Answered rows a second; 0 before any time has passed."""
+        # Answered rows only: an endpoint that fails every row at once would otherwise look fast.
         return self.ok / self.seconds if self.seconds > 0 else 0.0
 
 
@@ -246,6 +248,7 @@ class Result:
         ``reason``. Rows without an answer are null. Raises `ConfigError` without pyarrow.
         """
         columns = frames.result_columns(self)
+        # Between the index and the two columns that say why a row has no value stand the outputs, which may be null.
         return frames.to_arrow(columns, self.ok, [*columns][1:-2])
 
     def to_pandas(self) -> Any:
@@ -267,6 +270,7 @@ class Result:
         return f"<Result rows={len(self.ok)} ok={ok} failed={len(self.ok) - ok - pending} pending={pending}>"
 
 
+# The names of outputs are the codec's, so that all calls of a client return the same type.
 def unwrapped(outputs: Values | None) -> Any:
     """Return the array of a mapping with one entry, else the mapping as a dict; None for None."""
     if outputs is None:

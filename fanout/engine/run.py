@@ -91,6 +91,7 @@ class Run:
         call: Call = _PLAIN_CALL,
         trace: RunTrace | None = None,
     ) -> None:
+        # Public, since the caller of `execute` encloses the run in its span.
         self.trace = trace
         self._jobs = jobs
         self.counters = Counters()
@@ -165,6 +166,7 @@ class Run:
             if self.chunker.remaining != 0 and (self._group.metadata.codec is None or probe is not None):
                 await tasks.run([lambda: self._prepare(probe)])
             self._codec = self._group.metadata.codec or self._codec
+            # Only now: the metadata may have shown a smaller bound than the codec has by itself.
             if self._codec.max_rows is not None:
                 self.chunker.bounds.limit(max(1, self._codec.max_rows))
             # The run may have been stopped while it waited for the metadata.
@@ -223,6 +225,7 @@ class Run:
         self.scheduler.progress.open += 1  # preparation that hangs is a stall, too
         try:
             if probe is None:
+                # A single endpoint has no other to be compared with, so that its metadata are fetched without a probe.
                 stop = await prepare(self._codec, self._group, self._dispatcher, self._ending.stop_event)
             else:
                 stop = await probe.first()
@@ -248,6 +251,7 @@ class Run:
         doubts = SecondAnswers(group, self._dispatcher, self.chunker, self.collector, partial(self.stop, cut=True))
         group.capacity.listeners[self._follow] = None
         try:
+            # Followed until the idle connections are checked: a second answer may have come behind the last one.
             with doubts:
                 await self._workers.work(codec, attempter, self.trace)
                 await self._settle_held()

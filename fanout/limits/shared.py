@@ -40,6 +40,7 @@ class Rate(NamedTuple):
     unit: str
     """A field of `Cost`."""
 
+    # The time between two units, and not the rate: the algorithm adds times, so that nothing is rounded twice.
     interval: float
     """Seconds that one unit pays for."""
 
@@ -67,6 +68,7 @@ class Bounds(NamedTuple):
         return not self.max_requests is self.max_cost is self.max_tokens is None
 
 
+# Totals, because a call may reach the backend and its reply be lost: the client then sends it again.
 class Report(NamedTuple):
     """The state of one client. All values are totals, so that a report which is repeated changes nothing."""
 
@@ -178,6 +180,7 @@ class LimitsBackend(ABC):
         bounds: the limits.
     """
 
+    # A call of an actor of Ray takes longer than one of Redis, so that each backend has a pause of its own.
     pause: float = 0.0
     """Seconds between two calls. Requests that come meanwhile share a call, so that a dear one is made less often."""
 

@@ -29,6 +29,7 @@ DEFAULT_OUTPUT = "output"
 
 def server(model: Model, request: ServerRequest) -> ServerResponse:
     """``GET /v2``: the server's name, version and extensions."""
+    # Clients that find no extension here send JSON alone.
     extensions = ["binary_tensor_data", "model_configuration"]
     return json_answer({"name": "fanout", "version": VERSION, "extensions": extensions})
 
@@ -116,6 +117,7 @@ def _argument(arrays: Mapping[str, Array]) -> Any:
 
 def _selected(model: Model, document: Mapping[str, Any], tensors: Mapping[str, OutputTensor]) -> list[OutputTensor]:
     """The outputs asked for, in that order, each knowing whether it goes out as binary."""
+    # Triton takes the flag of one output before that of the request.
     default = _flag(document, "binary_data_output", default=False)
     requested = document.get("outputs") or [{"name": name} for name in tensors]
     if not isinstance(requested, list) or not all(isinstance(output, dict) for output in requested):
@@ -177,10 +179,12 @@ def read_inputs(model: Model, document: Mapping[str, Any], tail: memoryview) -> 
     datatypes: dict[str, str] = {}
     for tensor in inputs:
         name, datatype, shape = _header(tensor)
+        # The later one would silently replace the first.
         if name in arrays:
             raise StatusError(400, f"input {name!r} is there twice")
         arrays[name], tail = _array(tensor, name, datatype, shape, tail)
         datatypes[name] = datatype
+    # Bytes that no input states mean that client and server disagree about the sizes of all of them.
     if len(tail):
         raise StatusError(400, f"the body has {len(tail)} bytes more than its binary inputs")
     if len({len(array) for array in arrays.values()}) > 1:

@@ -57,6 +57,7 @@ class EndpointState:
     ) -> None:
         self.transport = transport
         self.breaker = breaker
+        # The transport has it too, and looks at it once more when a connection is made, which may take seconds.
         self.cooldown = transport.cooldown
         self.rate_limit_headers = rate_limit_headers
         self.health = Health(weight)
@@ -81,6 +82,7 @@ class EndpointState:
     @property
     def is_candidate(self) -> bool:
         """True if rows may be sent to it at some time: a cooldown or an open circuit only delays them."""
+        # A cooldown and an open circuit end by themselves, so that neither takes an endpoint out of the choice.
         return self.not_ready_reason is None and self.excluded is None
 
     def is_available(self, now: float) -> bool:
@@ -90,6 +92,7 @@ class EndpointState:
     def load(self, now: float, unknown_latency: float) -> float:
         """Latency x (requests in flight + 1) / weight: the lower, the better a choice it is."""
         seconds = self.health.latency.seconds
+        # One more than in flight: an idle endpoint that is slow must not look as good as an idle one that is quick.
         return (unknown_latency if seconds is None else seconds) * (self.in_flight + 1) / self.health.weight(now)
 
     def statistics(self) -> EndpointStatistics:
@@ -119,6 +122,7 @@ class RequestCosts:
         """The units of the rates that one attempt of ``task`` takes; None is a request for metadata."""
         if task is None:
             return Cost()
+        # An estimate is made anew for each attempt, since it improves with each response; a count stays.
         if self.rates.takes_tokens and (task.tokens is None or not self.meter.counts):
             assert task.payload is not None
             task.tokens = self.meter.of_request(task.rows, task.payload.nbytes)
@@ -127,6 +131,7 @@ class RequestCosts:
     def charge(self, task: ChunkTask, usage: Mapping[str, int], now: float) -> None:
         """Charge the tokens that a response reports beyond those charged before, and learn from them."""
         tokens = tokens_used(usage)
+        # Some APIs report no usage of a response that they have cut off.
         if not tokens or task.payload is None:
             return
         self.meter.learn(task.payload.nbytes, tokens)
@@ -147,6 +152,7 @@ class Metadata:
         self.model: ModelInfo | None = None
         """The model of the first of several endpoints; the others have to serve the same one."""
 
+        # Held while one run fetches the metadata, so that the others wait for its outcome rather than fetch too.
         self.lock = asyncio.Lock()
         self.failures = 0
         self.stop: Stop | None = None
@@ -165,6 +171,7 @@ class Answered:
         self.chunks = 0
         """Chunks answered, metadata not included. One shows that requests of this form can succeed."""
 
+        # The sending counts, not the answer: an answer to an early request says nothing of the endpoint now.
         self.sent_at = -inf
         """Time at which the last of the requests was sent that have been answered."""
 

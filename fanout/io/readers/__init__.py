@@ -75,6 +75,7 @@ _LINE_FORMATS = {
 }
 _SUFFIXES = {suffix: name for name, one in _FILE_FORMATS.items() for suffix in one.suffixes}
 _SUFFIXES |= {suffix: name for name, one in _LINE_FORMATS.items() for suffix in one.suffixes}
+# Lines can be read from a compressed stream; the other formats need to seek in the file.
 _SUFFIXES |= {suffix + GZIP: name for name, one in _LINE_FORMATS.items() for suffix in one.suffixes}
 _SUFFIXES |= dict.fromkeys(_MEDIA, _FILES)
 
@@ -148,6 +149,7 @@ def open_source(
         rename=rename or {},
         vector=as_vector,
         id=id if isinstance(id, str | None) else tuple(dict.fromkeys(id)),
+        # Sorted, so that the fingerprint of the input does not depend on the order in a set.
         needed=tuple(sorted(needed)),
     )
     file_options = FileOptions(

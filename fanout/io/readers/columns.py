@@ -161,6 +161,7 @@ def select_columns(
         require_renamable(options.rename, selected, file)
         return ColumnSelection(selected, options)
     if options.rename:
+        # Alone, a column makes rows of bare values, which have no names to change.
         problem = 'rename needs columns: name them, or take all with columns = ["*"]'
         raise InputError(problem, key="input.rename")
     if options.column is not None:
@@ -214,6 +215,7 @@ def require_renamable(rename: Mapping[str, str], selected: Sequence[str], file: 
         if name not in selected:
             problem = f'"{name}" is not among the columns of the rows in {file}'
             raise InputError(f"{problem}; {suggestion(name, selected, 'they are')}", key="input.rename")
+    # A name may also collide with one that is not renamed.
     labels = [rename.get(name, name) for name in selected]
     for label in labels:
         if labels.count(label) > 1:

@@ -36,11 +36,13 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", re.IGNORECASE)
 
 # Files that are read or fetched at once: enough to hide the latency of a network.
 _AT_ONCE = 8
+# A read of this size shows soon that a file has grown past its bound.
 _PIECE = 2**20
 
 FILE, NAME = "file", "name"
 """The columns: the bytes of a file, and its path below the folder."""
 
+# Rows of a block at the most: small files would otherwise make one block of many thousands.
 _BATCH = 256
 
 
@@ -183,6 +185,7 @@ class FileCellsSource(Source):
         start = size = 0
         while group := list(islice(todo, _AT_ONCE)):
             cells = [[rows[i]] if names is None else [rows[i].get(name) for name in columns] for i in group]
+            # In the order of the rows, whichever file comes first.
             files = list(pool.map(lambda row: [self._reader.read(cell) for cell in row], cells))
             for i, row in zip(group, files, strict=True):
                 filled.append(row[0] if names is None else {**rows[i], **dict(zip(columns, row, strict=True))})
@@ -251,6 +254,7 @@ class FolderSource(SeekableSource):
             yield self._block(names, contents, first)
 
     def fingerprint(self) -> dict[str, Any]:
+        # Sizes and times stand for the bytes, which a run reads only as it sends them.
         digest = hashlib.blake2b(digest_size=16)
         for name, version in zip(self._folder.names, self._folder.versions(), strict=True):
             digest.update(f"{name}\0{version}\n".encode(errors="surrogateescape"))
