@@ -23,7 +23,7 @@ _DOUBLINGS = 35  # up to 2**14 s, over four hours
 
 # Names in ``usage``. They are the server's: new ones in each answer would grow for as long as a client lives.
 _MOST_USAGE_NAMES = 256
-# Requests from which the spread of their cost can be told.
+# Requests from which the spread of their cost is known.
 _FEWEST_SAMPLES = 3
 
 # Latencies that are sorted in together: one by one it costs ten times as much.

@@ -30,7 +30,7 @@ class Stop(NamedTuple):
 
 
 class StopEvent:
-    """The event that a run is stopped. Whoever waits through `sleep` is woken at once.
+    """The event that a run is stopped. Each wait through `sleep` then ends at once.
 
     Args:
         conceal: replaces the secrets in a reason.

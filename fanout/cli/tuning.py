@@ -146,7 +146,7 @@ def _best_lines(report: TuneReport, job: str) -> Iterator[str]:
         return
     yield f"best:     {_figures(best)}"
     if report.failed:
-        yield "          rows of the input failed in it: fanout run tells which, and why"
+        yield "          rows of the input failed in it: fanout run names them, with the reasons"
     if report.still_growing:
         yield "          more in flight may be faster still: raise --max-requests, or give --concurrency"
     cost = report.cost

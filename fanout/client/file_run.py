@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from fanout.callbacks import calling
 from fanout.client.identity import DigestRecorder, content_of, require_unchanged
 from fanout.client.jobs import JournalledJobs
 from fanout.client.outcome import final_stop, raise_if_stopped, with_result
 from fanout.client.resuming import complete, require_same_rows, withdraw
 from fanout.client.spending import recorded, schema_of_answers, settle, spent_before, with_usage_columns
 from fanout.client.uploading import upload
+from fanout.client.writing import GROUP_CHUNKS, Writer, storing
 from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
-from fanout.errors import CallbackError, ConfigError
+from fanout.errors import ConfigError
 from fanout.io.journal import Journal, JournalState
 from fanout.io.kept import KEEP
 from fanout.io.readers import Source
@@ -29,30 +29,18 @@ from fanout.limits import ConcurrencyLimiter
 from fanout.paths import journal_path, require_apart
 from fanout.rows import RowSet
 from fanout.threads import ended, on_thread
-from fanout.types import schema_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from fanout.client.session import Session
     from fanout.engine import Chunker, Run
+    from fanout.limits import Account
     from fanout.results import ChunkResult, Result
     from fanout.upstream.call import Call
 
-_CANCELLED = "the task that writes was cancelled, although the run was not"
-
 # After these kinds of stops it is not certain that the answers belong to their rows.
 _UNPUBLISHED = ("error", "internal", "duplicate")
-
-# A journalled group of chunks costs two trips to the disk. It has at least these chunks, or those of this time; a group
-# of quick chunks has as many as come in the shorter time.
-_GROUP_CHUNKS = 16
-_GROUP_SECONDS = 0.05
-_BUSY_SECONDS = 0.01
-
-# Chunks may wait for the disk up to these bounds, so that a slow fsync does not hold up the workers.
-_BACKLOG_GROUPS = 16
-_BACKLOG_BYTES = 32 * 2**20
 
 
 class Sink(Protocol):
@@ -98,10 +86,7 @@ async def run_into(
     keep_usage: bool = False,
 ) -> Result:
     """Send ``rows`` and write their answers to ``sink``. The result has no values. Raises `RunStopped`."""
-    if isinstance(rows, Source) and rows.kept is not None:
-        if not isinstance(sink, FileSink):
-            raise ConfigError("kept columns need a sink that fanout.open_sink made, or a FileSink", key=KEEP)
-        await on_thread(sink.keep, rows.kept)
+    await _keep_columns(rows, sink)
     if journal is not None and (result := await finished(sink, journal, control)) is not None:
         return result
     state = journal.state if journal else JournalState({})
@@ -133,24 +118,10 @@ async def run_into(
             call=call,
         )
         # A sync to the disk costs nearly the same for many chunks as for one.
-        group = max(_GROUP_CHUNKS, session.concurrency) if journal else 1
+        group = max(GROUP_CHUNKS, session.concurrency) if journal else 1
         path = sink.path if isinstance(sink, FileSink) else None
-        writer = _Writer(run, queue, storing(sink, journal), status, window, group, path)
-        writing = asyncio.create_task(writer.write())
-
-        async def written() -> None:
-            queue.close()
-            await ended(writing)
-
-        try:
-            # Answers are written even if the run is cancelled, and count once they are.
-            async with recorded(journal, account, run, session.concurrency):
-                await session.runs.execute(run, written)
-        except Exception as error:
-            with_result(error, _result_of(session, run, status))
-            raise
-        finally:
-            unsettled = None if journal is None else await settle(journal)
+        writer = Writer(run, queue, storing(sink, journal), status, window, group, path)
+        unsettled = await _execute(session, run, writer, journal, account)
         stop, result = run.stopped or writer.failed or unsettled, _result_of(session, run, status)
         stop = final_stop(stop, status.violation(result, stopped=stop is not None))
         is_doubtful = stop is not None and stop.kind in _UNPUBLISHED
@@ -165,6 +136,37 @@ async def run_into(
         await on_thread(withdraw, sink, journal, run.collector.suspect)
     raise_if_stopped(stop, result)
     return result
+
+
+async def _keep_columns(rows: Any, sink: Sink | FileSink) -> None:
+    """Have the sink keep the columns of the input that the source offers. Raises `ConfigError` if it cannot."""
+    if isinstance(rows, Source) and rows.kept is not None:
+        if not isinstance(sink, FileSink):
+            raise ConfigError("kept columns need a sink that fanout.open_sink made, or a FileSink", key=KEEP)
+        await on_thread(sink.keep, rows.kept)
+
+
+async def _execute(
+    session: Session, run: Run, writer: Writer, journal: Journal | None, account: Account | None
+) -> Stop | None:
+    """Run to the end, while ``writer`` writes. Returns the stop for a journal that cannot be settled."""
+    writing, unsettled = asyncio.create_task(writer.write()), None
+
+    async def written() -> None:
+        writer.queue.close()
+        await ended(writing)
+
+    try:
+        # Answers are written even if the run is cancelled, and count once they are.
+        async with recorded(journal, account, run, session.concurrency):
+            await session.runs.execute(run, written)
+    except Exception as error:
+        with_result(error, _result_of(session, run, writer.status))
+        raise
+    finally:
+        if journal is not None:
+            unsettled = await settle(journal)
+    return unsettled
 
 
 async def _put_in_place(
@@ -228,109 +230,6 @@ def _failed_alone(state: JournalState) -> RowSet:
     return RowSet((failure.start, failure.stop) for failure in failures if failure.n_rows == 1)
 
 
-class _Writer:
-    """Writes the chunks of a run in groups, and stops the run if that fails.
-
-    Args:
-        store: writes a group, on a helper thread.
-        window: bounds the chunks that are taken from the input and not yet written.
-        group: chunks of a group, at least.
-        path: the output, which a failed write names if its error names no file.
-
-    Attributes:
-        failed: the stop for a failed write, which may come after the run has ended.
-    """
-
-    def __init__(
-        self,
-        run: Run,
-        queue: ResultQueue,
-        store: Callable[[Sequence[ChunkResult]], None],
-        status: RowStatus,
-        window: ConcurrencyLimiter,
-        group: int,
-        path: Path | None,
-    ) -> None:
-        self._run = run
-        self._queue = queue
-        self._store = store
-        self._status = status
-        self._window = window
-        self._group = group
-        self._path = path
-        self.failed: Stop | None = None
-
-    async def write(self) -> None:
-        """Write until the queue is closed and empty. Chunks that cannot be written stay pending."""
-        within = _GROUP_SECONDS if self._group > 1 else 0.0
-        now = asyncio.get_running_loop().time
-        wanted, since = self._group, now()
-        while results := await self._take(wanted, within):
-            wanted, since = self._next_group(len(results), now() - since), now()
-            try:
-                # After a failed write or fsync, no later one can be trusted. The queue is still emptied.
-                if self.failed is None:
-                    await on_thread(self._store, results)
-                    self._settle(results)
-                    self._widen(results)
-            except OSError as error:
-                self._fail(error.strerror or str(error), error.filename)
-            except CallbackError as error:
-                self._end(str(error), error.__cause__)
-            except asyncio.CancelledError as error:
-                self._end(_CANCELLED, error)
-            except Exception as error:
-                self._fail(f"{type(error).__name__}: {error}")
-                self._release(results)
-                # Workers wait for room in the window: without this, the run would not end.
-                while results := await self._queue.get_all():
-                    self._release(results)
-                raise
-            self._release(results)
-
-    async def _take(self, wanted: int, within: float) -> list[ChunkResult]:
-        """Take the next chunks. A cancellation stops the run, whose chunks have to be taken until it has ended."""
-        while True:
-            try:
-                return await self._queue.get_all(wanted=wanted, within=within)
-            except asyncio.CancelledError as error:
-                self._end(_CANCELLED, error)
-
-    def _next_group(self, n_chunks: int, seconds: float) -> int:
-        """Return how many chunks make the next group, after ``n_chunks`` that took ``seconds`` to come."""
-        if self._group == 1:
-            return 1
-        # Quick chunks come in large groups, so that fsync takes a small share of the time.
-        busy = round(n_chunks * _BUSY_SECONDS / max(seconds, _BUSY_SECONDS / n_chunks))
-        return max(self._group, min(busy, self._window.limit // 2))
-
-    def _settle(self, results: Sequence[ChunkResult]) -> None:
-        for chunk in results:
-            self._status.add(chunk)
-            self._run.collector.settle(chunk)
-
-    def _widen(self, results: Sequence[ChunkResult]) -> None:
-        """Let as many chunks wait as the bounds allow, once their size is known."""
-        size = sum(array.nbytes for chunk in results for array in (chunk.outputs or {}).values()) // len(results)
-        if size:
-            fitting = min(_BACKLOG_GROUPS * self._group, _BACKLOG_BYTES // size)
-            self._window.resize(max(self._window.limit, fitting))
-
-    def _release(self, results: Sequence[ChunkResult]) -> None:
-        for _ in results:
-            self._window.release()
-
-    def _end(self, reason: str, cause: BaseException | None) -> None:
-        self.failed = Stop("error", reason, cause)
-        self._run.stop(self.failed)
-
-    def _fail(self, reason: str, file: str | None = None) -> None:
-        if (place := file or self._path) is not None:
-            reason = f"{place}: {reason}"
-        self.failed = Stop("output", f"the output cannot be written: {reason}")
-        self._run.stop(self.failed)
-
-
 @asynccontextmanager
 async def _opened(sink: Sink | FileSink, chunker: Chunker, journal: Journal | None) -> AsyncIterator[None]:
     """Open a file sink, and close it and the input at the end."""
@@ -338,33 +237,16 @@ async def _opened(sink: Sink | FileSink, chunker: Chunker, journal: Journal | No
         yield
         return
 
-    def open_sink() -> None:
+    def begin() -> None:
         state = journal.state if journal else JournalState({})
         sink.open(chunker.total, Checkpoint(state.schema, state.ok, journal.notes() if journal else ()))
 
     try:
-        await on_thread(open_sink)
+        await on_thread(begin)
         yield
     finally:
         await chunker.close()
         await on_thread(sink.close)
-
-
-def storing(sink: Sink, journal: Journal | None) -> Callable[[Sequence[ChunkResult]], None]:
-    """Return the function that stores a group of chunks."""
-
-    def store(results: Sequence[ChunkResult]) -> None:
-        with calling("the sink's write"):
-            sink.write(results)
-        if isinstance(sink, FileSink) and sink.observe is not None:
-            sink.observe(results)
-        # The data is durable before its record, so that a record is never ahead of its data.
-        if journal is not None:
-            assert isinstance(sink, FileSink)
-            schema = next((schema for chunk in results if (schema := schema_of(chunk.outputs)) is not None), None)
-            journal.commit(results, sink.sync(), schema)
-
-    return store
 
 
 async def publish(sink: FileSink, journal: Journal | None, result: Result) -> Stop | None:

@@ -63,7 +63,7 @@ def _input_identity(rows: object) -> Any:
 
 
 def codec_identity(codec: Codec) -> dict[str, Any]:
-    """Return what decides how a codec makes requests and reads answers, as JSON without secrets."""
+    """Return the facts by which a codec makes requests and reads answers, as JSON without secrets."""
     options = orjson.dumps(
         codec.options, default=option_identity, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
     )

@@ -79,7 +79,7 @@ class AnswerSchema:
         """The strict JSON Schema."""
 
         self.identity: Any = self.schema if model is None else [self.schema, model]
-        """What distinguishes it from others. A model may have validators, which are in no JSON Schema."""
+        """Distinguishes it from other schemas. A model may have validators, which are in no JSON Schema."""
 
         properties = self.schema.get("properties")
         if self.schema.get("type", "object") != "object" or not isinstance(properties, Mapping) or not properties:

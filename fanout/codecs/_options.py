@@ -1,6 +1,6 @@
 """Check the options of codecs, so that an error names a wrong option before anything is sent.
 
-The options also tell whether a model draws its answers at random, so that no cache keeps them unasked.
+The options also show whether a model draws its answers at random, so that no cache keeps them unasked.
 """
 
 from __future__ import annotations

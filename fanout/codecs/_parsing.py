@@ -1,4 +1,4 @@
-"""Parse JSON answers strictly: tell text that is no JSON from NaN, and rounded integers from exact ones.
+"""Parse JSON answers strictly: distinguish text that is no JSON from NaN, and rounded integers from exact ones.
 
 orjson is the quickest parser, but it rounds integers beyond 64 bits. The answer is parsed again, with exact numbers,
 only where that shows in the values.

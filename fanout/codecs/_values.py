@@ -217,7 +217,7 @@ def _floats(flat: Sequence[float], types: set[type], dtype: np.dtype[Any], *, ke
         i = next(i for i, value in enumerate(flat) if type(value) is int and abs(value) > _EXACT)
         raise Unfit(f"holds an integer that {dtype} does not hold exactly", row=i) from None
     with np.errstate(all="ignore"):
-        # The first integer beyond the bound has been rounded down to the bound itself, hence ">=".
+        # The first integer beyond the bound has been rounded down to the bound itself, so that it counts.
         if int in types and np.fmax.reduce(np.abs(wide)) >= min(_EXACT, _last_exact(dtype)):
             _check_integers(flat, dtype)
         if dtype == _FLOAT:

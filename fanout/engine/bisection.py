@@ -105,7 +105,7 @@ def samples_of(n_rows: int, attempts: int, *, whole: bool) -> Iterator[slice]:
             yield slice(row, row + 1)
         else:
             yield slice(n_rows - few, n_rows) if number % 2 else slice(0, few)
-        # Each sample has far fewer rows than the one before, so that two of them tell a large request from a bad row.
+        # Each sample has far fewer rows than the one before: two of them distinguish a large request from a bad row.
         few = max(1, round(few**0.5))
 
 

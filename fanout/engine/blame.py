@@ -55,7 +55,7 @@ class Blame:
     def without_proof(self, bisection: Bisection, task: ChunkTask, verdict: Verdict) -> Verdict | None:
         """Return the verdict that ends a long wait for a proof that cannot come; None before that.
 
-        Parts of the task may show what is to blame; a single row has to come to an end some day.
+        Parts of the task may show what is to blame; a single row has to end at some time.
         """
         if not (self._scheduler.no_new_chunk and may_be_rows(verdict)):
             return None

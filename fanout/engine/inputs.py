@@ -189,7 +189,7 @@ class _AsyncChunker(_BlockChunker):
         rows: list[Any] = []
         try:
             while len(rows) < self.bounds.rows and not self._exhausted:
-                # Row by row, as no iterable tells how many it can give without a wait.
+                # Row by row, as no iterable shows how many it can give without a wait.
                 rows.append(await anext(self._iterator))
         except StopAsyncIteration:
             self._exhausted = True

@@ -117,7 +117,7 @@ class FaultServer(FakeEndpoint):
 
     async def refuse(self, seconds: float) -> None:
         """Reset every connection, and refuse new ones for a while."""
-        # The listener goes first, lest a client that is reset connects again at once.
+        # The listener goes first, so that a client that is reset cannot connect again at once.
         self._hang_up()
         self._start(self._listen_after(seconds))
         for connection in self._open:

@@ -1,4 +1,4 @@
-"""The client's side of shared limits: claims on starts, gathered into calls to the backend, and what its answers mean.
+"""The client's side of shared limits: claims on starts, gathered into calls to the backend, and their answers.
 
 A request makes a `Claim` and waits for its start. One call at a time is under way; it carries all claims that have come
 meanwhile. If the backend is lost, no claim is granted until it is back.
@@ -36,7 +36,7 @@ _RENEWED_EVERY = LIFETIME / 4
 # is not used is lost to all clients: with 0.02 here, eight workers on two busy processors used 60 % of the rate.
 _LATEST = 0.25
 
-# Most requests in one call: the backend serves nobody else meanwhile.
+# Most requests in one call: the backend serves no other client meanwhile.
 _MOST_WANTS = 200
 
 # Bounds of the wait before another try to connect.

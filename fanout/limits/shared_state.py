@@ -58,7 +58,7 @@ class SharedState:
                 self._paid[rate.name] += call.charge * rate.interval
         answers = tuple(self._decide(own, want, now) for want in call.wants)
         others_wait = any(one.waits for one in self.clients.values() if one is not own)
-        # A client that begins to wait tells the others, whose permits may be idle; freed permits go to those that wait.
+        # A client that begins to wait notifies the others, whose permits may be idle; freed ones go to those that wait.
         begins = own.waits and not (before and before.waits)
         frees = others_wait and before is not None and own.report.held < before.report.held
         return Reply(self.name, others_wait, answers), begins or frees

@@ -17,7 +17,7 @@ from fanout.report.scales import Scale, duration, number, round_above, short_num
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-# The style sheet has as many colours of lines that readers can tell apart, on light, dark and printed pages.
+# The style sheet has as many colours of lines that readers can distinguish, on light, dark and printed pages.
 MOST_SERIES = 6
 
 _WIDTH, _HEIGHT = 560, 250
@@ -112,7 +112,7 @@ class TimeChart:
     def _moments(self, x: Scale, unit: float) -> Iterator[str]:
         """Draw pauses as bands, circuit openings as marks and the beginnings of sessions as lines."""
         bottom, height = _HEIGHT - _BOTTOM, _HEIGHT - _BOTTOM - _TOP
-        # A pause of a moment would be narrower than a pixel, hence the least width.
+        # A pause of a moment would be narrower than a pixel without the least width.
         for span in self.spans:
             start, stop = x(span.start / unit), x(span.stop / unit)
             yield (

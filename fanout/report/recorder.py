@@ -87,7 +87,7 @@ class EventLog:
             self.limit_changes[event.reason] += 1
             return
         if event.kind == "pause":
-            # Each of the requests in flight may be told to wait, for nearly the same time.
+            # Each of the requests in flight may be asked to wait, for nearly the same time.
             until, earlier = now + event.seconds, self._paused_until
             self._paused_until = max(until, earlier)
             if until - earlier < event.seconds / 2:

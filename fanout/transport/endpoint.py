@@ -157,9 +157,7 @@ class EndpointClient:
         response = await self._transport.send(
             Request("POST", url, headers, body, fresh, rows, self.redactor.raw, "", payload.gzip)
         )
-        if call is not None:  # its response is read now, and may repeat what a long exchange has let be forgotten
-            self.redactor.add(call.secrets, temporary=True)
-        return response if response.status < 300 else self._refused(response, version, call)
+        return response if call is None and response.status < 300 else self._received(response, version, call)
 
     async def get(self, url: str, *, call: CallHeaders | None = None) -> Response:
         """GET ``url``, which must have the endpoint's origin, or one of ``other_origins``.
@@ -188,9 +186,7 @@ class EndpointClient:
         if self._headers.id_header is not None:
             headers = self._headers.numbered(headers)
         response = await self._transport.send(Request("GET", str(target), headers, redact=self.redactor.raw))
-        if call is not None:  # its response is read now, and may repeat what a long exchange has let be forgotten
-            self.redactor.add(call.secrets, temporary=True)
-        return response if response.status < 300 else self._refused(response, version, call)
+        return response if call is None and response.status < 300 else self._received(response, version, call)
 
     def require_apart(self, call: CallHeaders) -> None:
         """Raise `ConfigError` if the header fields of a call contradict the endpoint's own credentials."""
@@ -296,8 +292,13 @@ class EndpointClient:
         self.redactor.add(call.secrets, temporary=True)
         return call.onto(headers)
 
-    def _refused(self, response: Response, version: int, call: CallHeaders | None) -> Response:
-        """A response that brings no values, to a request that had header fields of that ``version``."""
+    def _received(self, response: Response, version: int, call: CallHeaders | None) -> Response:
+        """Prepare a response for its reader, to a request that had header fields of that ``version``."""
+        if call is not None:
+            # Added once more: the redactor forgets temporary secrets, and the exchange may have taken long.
+            self.redactor.add(call.secrets, temporary=True)
+        if response.status < 300:
+            return response
         # An error page may repeat the credentials that it was sent.
         response.body = self.redactor.hide_in_body(response.body)
         own = call is not None and call.has_credentials

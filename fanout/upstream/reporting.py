@@ -202,7 +202,7 @@ class Reporter:
         if verdict.error_kind is not None:
             return verdict  # no run can use such answers, whichever endpoint sends them
         if self._own_credentials and verdict.stop in ("refused", "quota"):
-            return verdict  # other calls may be allowed what this one is not
+            return verdict  # other calls may have other permissions
         if verdict.stop == "quota":
             return self._exclude_account(endpoint, verdict)
         if not self._balancer.has_alternative(endpoint):

@@ -152,7 +152,7 @@ async def test_the_answers_that_wait_for_the_disk_are_bounded_in_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row of three doubles a chunk: a hundred may be in hand, rather than 256."""
-    monkeypatch.setattr("fanout.client.file_run._BACKLOG_BYTES", 100 * 24)
+    monkeypatch.setattr("fanout.client.writing._BACKLOG_BYTES", 100 * 24)
     in_hand: list[int] = []
     commit, committed = Journal.commit, 0
 

@@ -31,7 +31,7 @@ __all__ = ["write_job"]
 
 ROWS, CHUNK, CONCURRENCY = 4000, 4, 8
 
-# Chunks that may wait for the disk in a process, as fanout/client/file_run.py bounds them, and those in flight.
+# Chunks that may wait for the disk in a process, as fanout/client/writing.py bounds them, and those in flight.
 MOST_UNSYNCED = 16 * 16 + CONCURRENCY
 
 MODULES = {"processes": "fanout", "ray": "ray", "dask": "distributed"}

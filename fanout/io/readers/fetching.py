@@ -1,8 +1,8 @@
 """URLs of files in rows: which of them are fetched, which are passed on to the model, and which are refused.
 
-A cell of a table may come from anybody. So a URL is fetched from a host that the user has named only, also after a
-redirect, and it is passed on only if its host is a public one: a model server inside a network must not be led to
-another server there.
+A cell of a table may come from an untrusted author. So a URL is fetched from a host that the user has named only, also
+after a redirect, and it is passed on only if its host is a public one: a model server inside a network must not be led
+to another server there.
 """
 
 from __future__ import annotations
