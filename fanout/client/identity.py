@@ -149,13 +149,13 @@ class Content:
         digest.update(of_rows([take_rows(self.rows, slice(0, 0))]).encode())
         return {"rows": self.n_rows, "digest": digest.hexdigest()}
 
-    def digests(self, method: str = METHOD) -> Iterator[Array]:
+    def digests(self, method: str = METHOD, *, with_ids: bool = True) -> Iterator[Array]:
         """Yield the digests of all rows in order, a block at a time. Raises `InputError` for unreadable input."""
         if not isinstance(self.rows, Source):
             yield self._digests_in_memory(method)
             return
         for block in self.rows.blocks():
-            yield row_digests(block.rows, block.ids, method)
+            yield row_digests(block.rows, block.ids if with_ids else None, method)
 
     def digests_of(self, start: int, stop: int, method: str = METHOD) -> bytes:
         """Return the digests of some rows in memory."""

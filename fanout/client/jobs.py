@@ -5,6 +5,8 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fanout._url import credentials_in
 from fanout.engine import Stop
 from fanout.io.journal.state import RecordedJob
@@ -13,11 +15,12 @@ from fanout.rows import RowSet
 from fanout.threads import on_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from fanout._redact import Redactor
-    from fanout.io.journal import Journal, JournalState
-    from fanout.types import Rows
+    from fanout.client.identity import Content
+    from fanout.io.journal import Journal
+    from fanout.types import Array, Rows
 
 
 class JournalledJobs:
@@ -30,7 +33,7 @@ class JournalledJobs:
     def __init__(self, journal: Journal, redactor: Redactor) -> None:
         self._journal = journal
         self._redactor = redactor
-        self._earlier = _under_way(journal.state)
+        self._earlier = journal.state.jobs_under_way
 
     @property
     def ranges(self) -> Collection[tuple[int, int]]:
@@ -55,20 +58,46 @@ class JournalledJobs:
         return job.url if job is not None and await on_thread(self._digest, rows) == job.digest else None
 
     def _digest(self, rows: Rows) -> str:
-        digests = row_digests(rows, method=self._journal.digest_method)
-        return blake2b(digests.tobytes(), digest_size=16).hexdigest()
+        return _digest_of(row_digests(rows, method=self._journal.digest_method))
 
     def _holds_secret(self, url: str) -> bool:
         return self._redactor.hide(url) != url or any(credentials_in(url))
 
 
-def _under_way(state: JournalState) -> dict[tuple[int, int], RecordedJob]:
-    """The jobs of rows that are not done. Where a chunk was split, the jobs of its parts replace its own."""
-    taken = RowSet(state.resolved)
-    jobs: dict[tuple[int, int], RecordedJob] = {}
-    # The latest first: each job replaces those before it of the same rows.
-    for (start, stop), job in reversed(state.jobs.items()):
-        if not taken.overlaps(start, stop):
-            jobs[start, stop] = job
-            taken.add(start, stop)
-    return jobs
+def jobs_among(
+    content: Content, jobs: Mapping[tuple[int, int], RecordedJob], done: RowSet, method: str
+) -> dict[tuple[int, int], RecordedJob]:
+    """Return jobs under the numbers that their rows have in another input, without those whose rows it lacks.
+
+    Reads the input if there is a job. ``done`` are its rows that need none, ``method`` is that of the digests.
+    """
+    if not jobs:
+        return {}
+    digests = np.concatenate([np.empty((0, 2), np.uint64), *content.digests(method, with_ids=False)])
+    starts: dict[int, dict[str, list[int]]] = {}
+    taken, among = RowSet(done), {}
+    for (start, stop), job in jobs.items():
+        n_rows = stop - start
+        if n_rows not in starts:
+            wanted = {job.digest for (a, b), job in jobs.items() if b - a == n_rows}
+            starts[n_rows] = _starts(digests, n_rows, wanted)
+        # Among equal rows, those in the same place come first.
+        for place in sorted(starts[n_rows].get(job.digest, ()), key=lambda place: place != start):
+            if not taken.overlaps(place, place + n_rows):
+                among[place, place + n_rows] = job
+                taken.add(place, place + n_rows)
+                break
+    return among
+
+
+def _starts(digests: Array, n_rows: int, wanted: Collection[str]) -> dict[str, list[int]]:
+    """Return the first rows of all ranges of ``n_rows`` rows that have one of the ``wanted`` digests."""
+    starts: dict[str, list[int]] = {}
+    for start in range(len(digests) - n_rows + 1):
+        if (digest := _digest_of(digests[start : start + n_rows])) in wanted:
+            starts.setdefault(digest, []).append(start)
+    return starts
+
+
+def _digest_of(digests: Array) -> str:
+    return blake2b(digests.tobytes(), digest_size=16).hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from fanout.client.jobs import jobs_among
 from fanout.engine import RowStatus
 from fanout.errors import ConfigError, InputError
 from fanout.files import START_FRESH
@@ -147,8 +148,11 @@ def _carry_over(sink: FileSink, journal: Journal, content: Content | None) -> No
     # A kill may have left the files under their temporary names.
     _finished_publication(journal)
     state = journal.state
+    # What an unfinished run has spent counts for its successor; a complete one has its account settled.
+    spent = None if state.complete else state.charged
     if journal.carry_to is None or state.schema is None:
-        journal.restart(identity)
+        jobs = jobs_among(content, state.jobs_under_way, RowSet(), journal.digest_method)
+        journal.restart(identity, spent=spent, jobs=jobs)
         return
     sent = journal.sent()
     # Only rows with an answer and a digest can be compared.
@@ -161,9 +165,15 @@ def _carry_over(sink: FileSink, journal: Journal, content: Content | None) -> No
         checkpoint = Checkpoint(state.schema, state.ok, journal.notes(), state.layout)
         notes, files = sink.rebuild(checkpoint, matches.moves, published=state.complete)
         kept = RowSet((move.to, move.to + move.stop - move.start) for move in matches.moves)
-        # What an unfinished run has spent counts for its successor; a complete one has its account settled.
-        spent = None if state.complete else state.charged
-        new = JournalState(identity, kept, schema=state.schema, n_rows=len(matches.digests), spending=Spending(spent))
+        jobs = jobs_among(content, state.jobs_under_way, kept, journal.digest_method)
+        new = JournalState(
+            identity,
+            kept,
+            schema=state.schema,
+            n_rows=len(matches.digests),
+            spending=Spending(spent),
+            jobs=jobs,
+        )
         journal.replace_with(new, notes, matches.digests, files)
 
 

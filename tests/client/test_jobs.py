@@ -33,6 +33,7 @@ class Doubling:
     def __init__(self) -> None:
         self.posted: list[list[float]] = []
         self.is_busy = True
+        self.first_is_busy = False
 
     async def send(self, request: Request) -> Response:
         await asyncio.sleep(0.01)
@@ -42,7 +43,7 @@ class Doubling:
             document["get"] = f"/jobs/{len(self.posted) - 1}"
         else:
             number = int(request.url.rpartition("/")[2])
-            if number == 0 or not self.is_busy:
+            if not (self.is_busy if number else self.first_is_busy):
                 document["output"] = [2 * n for n in self.posted[number]]
         return Response(status=200, headers=CIMultiDict(), body=orjson.dumps(document), url=request.url)
 
@@ -54,10 +55,15 @@ async def run(
     *,
     codec: Json = CODEC,
     urls: Sequence[str] = URLS,
+    carry: bool = False,
 ) -> None:
     async with Client(urls, codec=codec, transport=server, chunk_rows=CHUNK) as client:
         await client.run(
-            str(folder / "x.npy"), str(folder / "y.npy"), journal=folder / "y.npy.journal", control=control
+            str(folder / "x.npy"),
+            str(folder / "y.npy"),
+            journal=folder / "y.npy.journal",
+            control=control,
+            carry=carry,
         )
 
 
@@ -130,3 +136,41 @@ async def test_a_job_of_an_endpoint_that_is_not_ready_yet_is_awaited(tmp_path: P
     await run(server, tmp_path, codec=codec, urls=urls)
     assert np.load(tmp_path / "y.npy").tolist() == (2 * x).tolist()
     assert len(server.posted) == ROWS // CHUNK, "no job is started, and paid, twice"
+
+
+@pytest.mark.parametrize("answered", [0, 1])
+@pytest.mark.parametrize("edit", ["grown", "moved", "corrected"])
+async def test_an_edited_input_goes_on_waiting_for_the_jobs_of_rows_that_it_still_has(
+    tmp_path: Path, edit: str, answered: int
+) -> None:
+    np.save(tmp_path / "x.npy", x := np.arange(float(ROWS)))
+    server, control = Doubling(), RunControl()
+    server.first_is_busy = not answered
+    asyncio.get_running_loop().call_later(5, control.cut)
+    with pytest.raises(RunStopped):
+        await run(server, tmp_path, control)
+    assert len(server.posted) == ROWS // CHUNK
+    if edit == "corrected":
+        x[-1] = -1.0
+    else:
+        more = np.full(CHUNK, 0.5)
+        x = np.concatenate([x, more] if edit == "grown" else [more, x])
+    np.save(tmp_path / "x.npy", x)
+    server.is_busy = server.first_is_busy = False
+    await run(server, tmp_path, carry=True)
+    assert np.load(tmp_path / "y.npy").tolist() == (2 * x).tolist()
+    assert len(server.posted) == ROWS // CHUNK + 1, "no job is started, and paid, twice"
+
+
+async def test_an_input_that_was_only_touched_before_the_first_answer_goes_on_waiting(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", x := np.arange(float(ROWS)))
+    server, control = Doubling(), RunControl()
+    server.first_is_busy = True
+    asyncio.get_running_loop().call_later(5, control.cut)
+    with pytest.raises(RunStopped):
+        await run(server, tmp_path, control)
+    os.utime(tmp_path / "x.npy", ns=(1, 1))
+    server.is_busy = server.first_is_busy = False
+    await run(server, tmp_path)
+    assert np.load(tmp_path / "y.npy").tolist() == (2 * x).tolist()
+    assert len(server.posted) == ROWS // CHUNK

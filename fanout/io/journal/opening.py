@@ -10,10 +10,10 @@ import orjson
 from fanout.errors import ConfigError
 from fanout.files import START_FRESH, make_folder
 from fanout.io.journal.comparison import Comparison, difference, same_but_for_times, unfinished_run
-from fanout.io.journal.payloads import head_payload, identity_payload, state_payloads
+from fanout.io.journal.payloads import head_payload, identity_payload, job_payload, state_payloads
 from fanout.io.journal.reading import DigestReader, LoadedJournal, load_journal, read_sent, read_state
 from fanout.io.journal.records import Damaged, RecordFile
-from fanout.io.journal.state import JournalState, Spending, Spent
+from fanout.io.journal.state import JournalState, RecordedJob, Spending, Spent
 from fanout.io.row_digests import METHOD
 
 if TYPE_CHECKING:
@@ -61,21 +61,28 @@ class OpenedJournal:
             self.close()
             raise
 
-    def restart(self, identity: Mapping[str, Any] | None = None, *, spent: Spent | None = None) -> None:
+    def restart(
+        self,
+        identity: Mapping[str, Any] | None = None,
+        *,
+        spent: Spent | None = None,
+        jobs: Mapping[tuple[int, int], RecordedJob] | None = None,
+    ) -> None:
         """Forget all rows: begin a run at its first row, with another identity if one is given.
 
-        ``spent`` is the spending that counts for the new run.
+        ``spent`` is the spending that counts for the new run, ``jobs`` are those that it goes on waiting for.
         The journal of a complete run stays on the disk until a row of the new run is done. Rows that are not published
         yet are forgotten there at once, before the sink writes over them.
         """
         old, is_unpublished = self.state, not self.state.complete and self._file.number > 0
         # The same identity means an input with the same number of rows, which `fanout status` shows.
         new = JournalState(old.identity, n_rows=old.n_rows) if identity is None else JournalState(identity)
-        self.state = replace(new, replaced=old.files(self.path.parent), spending=Spending(spent))
+        self.state = replace(new, replaced=old.files(self.path.parent), spending=Spending(spent), jobs=dict(jobs or ()))
         self.resumed_rows, self.carry_to = 0, None
         # The sink is about to overwrite the rows of an unfinished run, which must not count then.
         if is_unpublished:
-            self._file.rewrite([head_payload(self.state, self.digest_method)])
+            records = [job_payload(start, stop, job) for (start, stop), job in self.state.jobs.items()]
+            self._file.rewrite([head_payload(self.state, self.digest_method), *records])
         else:
             # The rows that were sent again are overwritten too, but the complete run stays.
             if self.retry is not None:
@@ -135,12 +142,15 @@ class OpenedJournal:
     ) -> None:
         """Open a journal with another identity."""
         old = loaded.state
-        if not old.resolved and not old.is_retry and not old.complete:
-            # Only an allowance was recorded, and no answer contradicts the new identity.
-            self._resume(loaded)
-            self.restart(identity, spent=old.charged)
-            return
         other = difference(old.identity, identity)
+        if not old.resolved and not old.is_retry and not old.complete:
+            # Only an allowance or jobs were recorded, and no answer contradicts the new identity.
+            self._resume(loaded)
+            if other == _INPUT and rows is not None and old.jobs:
+                self.carry_to = identity
+            else:
+                self.restart(identity, spent=old.charged)
+            return
         is_finished = old.complete or old.is_retry
         is_comparable = other == _INPUT and rows is not None
         is_touched = is_comparable and same_but_for_times(old.identity, identity)

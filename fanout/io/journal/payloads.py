@@ -44,6 +44,8 @@ def state_payloads(
     for start, stop, data in digests:
         yield digests_payload(start, stop, data)
     yield group_payload(state.resolved, state.failures, schema=state.schema)
+    for (start, stop), job in state.jobs.items():
+        yield job_payload(start, stop, job)
     if state.complete and state.publication is not None:
         yield end_payload(state.n_rows or 0, state.publication, folder)
         yield COMPLETE

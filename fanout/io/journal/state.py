@@ -116,6 +116,18 @@ class JournalState:
         return rows
 
     @property
+    def jobs_under_way(self) -> dict[tuple[int, int], RecordedJob]:
+        """The jobs of rows that are not done. Where a chunk was split, the jobs of its parts replace its own."""
+        taken = RowSet(self.resolved)
+        jobs: dict[tuple[int, int], RecordedJob] = {}
+        # The latest first: each job replaces those before it of the same rows.
+        for (start, stop), job in reversed(self.jobs.items()):
+            if not taken.overlaps(start, stop):
+                jobs[start, stop] = job
+                taken.add(start, stop)
+        return jobs
+
+    @property
     def layout(self) -> Mapping[str, Any] | None:
         """The columns of the published output, for a sink that reads its answers back."""
         return None if self.publication is None else self.publication.layout
