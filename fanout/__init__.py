@@ -109,6 +109,7 @@ _HOMES = {
         "TensorSpec", "Verdict",
     ),
 }  # fmt: skip
+# Turned around once, since `__getattr__` looks names up.
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [

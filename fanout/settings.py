@@ -40,6 +40,7 @@ _RATES = tuple(f"{unit}_per_{period}" for unit in ("requests", "rows", "tokens")
 # Beyond it, a client in one process is the bottleneck itself.
 _LARGEST_AUTO = 256
 
+# A currency stands behind each amount in lines that a terminal should not break.
 _LONGEST_CURRENCY = 16
 
 # Pydantic reads this when the job file embeds these classes. Pydantic itself is not imported here.

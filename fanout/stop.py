@@ -52,6 +52,7 @@ class StopEvent:
         # A watchdog's timer or a user's control may still fire after the end.
         if self._closed:
             return
+        # A second stop may still cut what the first one let finish, as a second Ctrl-C does.
         first = self.stopped is None
         if first:
             # Set before any other code runs, so that no request slips out.
@@ -262,6 +263,7 @@ def _wake(sleeper: asyncio.Future[None]) -> None:
         sleeper.set_result(None)
 
 
+# A task may be cancelled for several reasons at once; the text shows traces and logs which one it was.
 ATTEMPT_TIMEOUT = "attempt timeout"
 """Argument of the `CancelledError` by which a deadline ends an attempt."""
 

@@ -212,6 +212,7 @@ class Client(Generic[V]):
         # The client counts as closed before the first await, so that no call can start on a session that closes.
         if self._session is not None:
             self._session.check("close it there")
+        # A closed client stays closed: its local servers and cache are gone, and settings may have changed.
         session, self._session, self._closed = self._session, None, True
         if session is not None:
             await session.close()

@@ -346,6 +346,7 @@ def _listed(rows: Sequence[Any]) -> bytes:
 
 def _plain_rows(rows: list[Any]) -> list[Any]:
     """The rows with their arrays as orjson accepts them. Raises `EncodeError` for rows that it accepts in no form."""
+    # Reached only after the whole list was refused, so that its cost does not matter.
     accepted, bad, reason = [], list[int](), ""
     for i, row in enumerate(rows):
         try:

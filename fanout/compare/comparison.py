@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fanout.compare.matching import Pair
     from fanout.types import Array
 
+# The tolerances of numpy.allclose, which users know; but symmetric, since neither output is the reference.
 RTOL = 1e-5
 ATOL = 1e-8
 SHOWN = 10
@@ -89,6 +90,7 @@ class Comparison:
     @property
     def agreement(self) -> float | None:
         """Share of the rows of either side that agree, 0 to 1; None without any row."""
+        # A row that one side lacks is a row that differs.
         total = self.rows + self.a.rows.count + self.b.rows.count
         return (self.rows - self.differing) / total if total else None
 
@@ -161,6 +163,7 @@ def compare_outputs(
     sides = [
         table.rows({name: pair[side] for name, pair in named.items()}, id_column) for side, table in enumerate(tables)
     ]
+    # Pair by pair: both outputs may be larger than the memory.
     for pair in match(sides[0], sides[1], comparison.a.rows, comparison.b.rows):
         _add(comparison, pair, show)
     return comparison

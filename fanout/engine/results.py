@@ -70,6 +70,7 @@ class ResultCollector:
         self._settle_later = settle_later
         self._keep_usage = keep_usage
         self._on_dropped = on_dropped
+        # A dict, so that a stop delivers what is there in the order in which chunks were split.
         self._partial: dict[Chunk, PartialChunk] = {}
         self._suspect: RowSet | None = None
 
@@ -93,6 +94,7 @@ class ResultCollector:
         They are held for as long as the schema is not known. Returns the tasks whose answers turn out to be unlike the
         others, each with the verdict on it: they have to be sent again.
         """
+        # Nearly every chunk takes this way: the schema is settled by the first two answers of a run.
         if self.validator.settled:
             if task.place is None:
                 chunk = task.chunk
@@ -328,6 +330,7 @@ class MergedRows(RowStatus):
             for name, array in done.outputs.items():
                 self._outputs[name][done.start : done.stop] = array
         if done.cached is not None:
+            # Most runs have no cache, and need no mask.
             if self._cached is None:
                 self._cached = np.zeros(self._n_rows, bool)
             self._cached[done.start : done.stop] = done.cached
@@ -375,6 +378,7 @@ class ResultQueue:
 
         After the first chunk, wait for more until there are ``wanted`` or ``within`` seconds have passed.
         """
+        # Set before the wait, so that `put` wakes the consumer as soon as these are there.
         self._wanted = wanted
         await self._something.wait()
         if len(self._done) < wanted and not self._closed:

@@ -55,6 +55,7 @@ class ResponseValidator:
     ) -> None:
         self._spec = spec
         self._reject_nonfinite = reject_nonfinite
+        # Two chunks have to agree, so that with less room no schema would ever be settled.
         self._capacity = max(2, capacity)
         self._lax = not reject_nonfinite
         self._plain_form: tuple[np.dtype[Any], tuple[int, ...]] | None = None
@@ -134,6 +135,7 @@ class ResponseValidator:
 
         Returns the answers that are accepted now; None, and nothing is settled, if one that waits looks different.
         """
+        # Answers from a cache or an earlier run may be of another model, which must not condemn those of this one.
         if any(held.schema != schema for held in self._held):
             return None
         self._settle_schema(schema)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fanout.faults.corruption import Corruption
     from fanout.serving.exchange import ServerRequest, ServerResponse
 
+# A captive portal answers every request with its page and a status of success.
 _HTML = b"<!doctype html><html><body><h1>Sign in to the network</h1></body></html>"
 
 
@@ -49,6 +50,7 @@ class Fault:
         listener: Listener,
     ) -> None:
         """Act on an exchange. ``answer`` gives the response of a correct server."""
+        # A fault that changes values has to find them in JSON, whatever form the request asked for.
         response = await answer(corrupt.in_json(request) if self.in_json else request)
         await self.act(actions.FaultyExchange(connection, request, response, listener, self.value))
 

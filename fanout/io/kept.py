@@ -101,6 +101,7 @@ class KeptColumns:
         if (parsers := self._known_parsers()) is not None:
             return {name: pa.type_for_alias(parsers[name].arrow_type) for name in self.names}
         for pieces in self._pieces(None):
+            # Arrow has no type for a column of numbers and texts, so that every row has to be looked at.
             types = {name: _common_type(types[name], pieces[name]) for name in self.names}
         # Columns without any value are texts: few readers know a column of nulls.
         return {name: pa.string() if kind == pa.null() else kind for name, kind in types.items()}

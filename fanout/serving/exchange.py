@@ -30,6 +30,7 @@ class ServerRequest:
 
     def header(self, name: str) -> str | None:
         """The value of a header field, whatever the case of its name; None where there is none."""
+        # Names of header fields have no case (RFC 9110, section 5.1).
         return next((value for key, value in self.headers.items() if key.lower() == name.lower()), None)
 
     def json(self) -> Any:
@@ -115,6 +116,7 @@ def plain_error(error: StatusError) -> ServerResponse:
 
 def openai_error(error: StatusError) -> ServerResponse:
     """``{"error": {"message", "type", "param", "code"}}``: an error of OpenAI's APIs."""
+    # The two types by which OpenAI's own libraries distinguish faults of the request from those of the server.
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     body = {"message": str(error), "type": kind, "param": error.param, "code": error.code}
     return json_answer({"error": body}, status=error.status)

@@ -34,6 +34,7 @@ _NAMES: tuple[tuple[str, type, tuple[str, ...]], ...] = (
     ("Connection", connector.Connection, ("protocol", "release", "close")),
     ("StreamReader", aiohttp.StreamReader, ("is_eof", "read_nowait", "readany", "set_exception")),
 )
+# A service opens many clients, and each would repeat the same warning.
 _warned: set[str] = set()
 
 

@@ -70,6 +70,7 @@ class Cooldown:
         self.announce: Callable[[], None] | None = None
         """Called after `extend` has moved the end, to keep other processes from the endpoint, too."""
 
+    # Only longer: one server's answers come in any order, and an earlier one may ask for a longer wait.
     def extend(self, until: float) -> None:
         """Bar requests up to ``until``. An end that is already later stays."""
         if until > self.until:
@@ -98,6 +99,7 @@ class TransportWrapper(Protocol):
         ...
 
 
+# An exception of its own, which no retry counts: nothing has reached the endpoint.
 class SendAborted(Exception):  # noqa: N818 - the client's own decision, no error of the exchange
     """The request was not sent: the endpoint entered a cooldown while the client connected."""
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from fanout.types import Buffer
 
+# The footers of most Parquet files fit into the first fetch; a long pass soon takes the largest ones.
 _FIRST_BYTES = 128 * 2**10
 _MOST_BYTES = 4 * 2**20
 _KEPT_BYTES = 32 * 2**20
@@ -101,6 +102,7 @@ class RemoteFile(ABC):
     def fingerprint(self) -> dict[str, Any]:
         """Return JSON that identifies the file: its URL without credentials, its size and its tag."""
         size, tag = self.version
+        # No credentials: they are renewed, and the input stays the same.
         return {"url": shown(self.url), "size": size, "etag": tag}
 
     def __str__(self) -> str:

@@ -58,9 +58,11 @@ def layout_of(
     Kept columns have the names that they have in the input. Other columns get ``_`` appended if their name is taken.
     ``id`` and ``error`` are reserved even if the rows have no ids: the name of an output must not depend on the input.
     """
+    # Before the outputs, whose names may give way: a reader finds the reasons under one name in every output.
     error = free_name(ERROR, {*kept, ID})
     wanted = {name: (rename or {}).get(name or VALUE, name) for name in outputs}
     return Layout(
+        # A kept column of this name is the user's own, and most often holds the same ids.
         id=ID if has_ids and ID not in kept else None,
         kept=tuple(kept),
         outputs=answer_columns(wanted, {*kept, ID, error}),

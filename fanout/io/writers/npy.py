@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fanout.results import ChunkResult, Result
     from fanout.types import Array, Schema
 
+# Rows are copied and filled in steps of this size, so that memory does not grow with the output.
 _COPIED_BYTES = 2**20
 
 # Disk space reserved in one step if the number of rows is unknown.
@@ -267,6 +268,7 @@ def _absent_rows(result: ChunkResult | Result) -> RowSet:
 
 def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     """Return the header that np.save writes for a C-ordered array. Its length is the same for any number of rows."""
+    # numpy pads its header for growth, so that the number of rows can be written over it at the end.
     buffer = io.BytesIO()
     fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, fields)
