@@ -10,6 +10,7 @@ from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
+from fanout.engine.history import kind_of
 from fanout.types import Action, Verdict
 
 if TYPE_CHECKING:
@@ -87,6 +88,37 @@ class Bisection:
         """Attempts that single rows have used up in samples."""
         self.confirming = False
         self.suspicious = False
+
+    def repeat(self, task: ChunkTask) -> ChunkTask:
+        """Return the task of the next attempt: ``task``, or a sample of its rows."""
+        self.repeated = task
+        if self.samples is None or (rows := next(self.samples)) == slice(0, task.n):
+            return task
+        sample = task.part(rows)
+        # A sample avoids the endpoints that have failed its task: else one that is gone could use up all attempts.
+        sample.history.tried = task.tried
+        sample.bisection, self.sample = self, rows
+        return sample
+
+    def charge(self, task: ChunkTask, sample: ChunkTask, *, failed: bool) -> None:
+        """Charge the attempts of a sample to all rows of ``task``, which has used them up."""
+        charged = task.charged + sample.charged
+        task.sent += sample.sent
+        task.charged = charged
+        task.endpoint = sample.endpoint
+        if failed and sample.n == 1:
+            self.charged_alone[sample.first_row] = self.charged_alone.get(sample.first_row, 0) + sample.charged
+
+    def send_around(self, task: ChunkTask, sample: ChunkTask, *, in_halves: bool) -> None:
+        """Send the other rows of ``task`` next, since ``sample`` did not fail as all of them did together."""
+        assert self.failure is not None
+        kind, rows = kind_of(self.failure), self.sample
+        sample.history.suspect = kind
+        around = slice(0, rows.start), slice(rows.stop, task.n)
+        others = [task.part(part) for part in around if part.start < part.stop]
+        if in_halves and len(others) == 1 and others[0].n > 1:
+            others = list(others[0].halves())
+        self.splits.append(Split(others, kind, (task, self.failure)))
 
 
 def samples_of(n_rows: int, attempts: int, *, whole: bool) -> Iterator[slice]:

@@ -241,13 +241,7 @@ class Recovery:
         # The backoff spares the endpoint that failed; another one need not wait for it.
         if self._fails_over(task):
             delay = 0.0
-        bisection.repeated, sent = task, task
-        if bisection.samples is not None and (rows := next(bisection.samples)) != slice(0, task.n):
-            sent = task.part(rows)
-            # A sample avoids the endpoints that have failed its task: else one that is gone could use up all attempts.
-            sent.history.tried = task.tried
-            sent.bisection, bisection.sample = bisection, rows
-        self._scheduler.put(sent, delay)
+        self._scheduler.put(bisection.repeat(task), delay)
         return False
 
     def _let_one_through(self) -> bool:
@@ -280,25 +274,13 @@ class Recovery:
 
     def _after_sample(self, bisection: Bisection, task: ChunkTask, sent: ChunkTask, verdict: Verdict | None) -> bool:
         """Go on after an attempt with a few rows of ``task``: if they do not fail as it did, send the others."""
-        # Attempts with a part of the rows count for all of them: the chunk has used them up.
-        charged = task.charged + sent.charged
-        task.sent += sent.sent
-        task.charged = charged
-        task.endpoint = sent.endpoint
-        if verdict is not None and verdict.action is Action.RETRY:
-            if sent.n == 1:
-                bisection.charged_alone[sent.first_row] = bisection.charged_alone.get(sent.first_row, 0) + sent.charged
+        fails_alike = verdict is not None and verdict.action is Action.RETRY
+        bisection.charge(task, sent, failed=fails_alike)
+        if verdict is not None and fails_alike:
             return self._repeat(bisection, task, verdict)
-        assert bisection.failure is not None
-        kind, rows = kind_of(bisection.failure), bisection.sample
-        sent.history.suspect = kind
-        around = slice(0, rows.start), slice(rows.stop, task.n)
-        others = [task.part(part) for part in around if part.start < part.stop]
         # All rows together have failed several times, so a row among the others is to blame, or the size. Near a known
         # limit the others may be within it; else they would most probably fail together once more.
-        if len(others) == 1 and others[0].n > 1 and self._group.answered.sizes.limits is None:
-            others = list(others[0].halves())
-        bisection.splits.append(Split(others, kind, (task, bisection.failure)))
+        bisection.send_around(task, sent, in_halves=self._group.answered.sizes.limits is None)
         return True if verdict is None else self._judge(bisection, sent, verdict)
 
     def _after_part(self, bisection: Bisection, part: ChunkTask, verdict: Verdict | None) -> bool:
