@@ -42,6 +42,9 @@ _ROUNDING = 1e-9
 # Valid answers without a usage after which the limits cannot be kept.
 _MOST_UNMEASURED = 3
 
+# An allowance pays for one in so many of the requests that are left within the limits.
+_SHARE = 8
+
 
 class Amount(NamedTuple):
     """Money in the currency of the prices, and tokens."""
@@ -199,11 +202,19 @@ class Account:
         return Reserved(amount, task.n, task.payload.nbytes)
 
     def next_allowance(self, requests: int) -> Amount:
-        """Return a sum that allows so many more requests like the one that has to wait, within the limits."""
+        """Return a sum that allows more requests like the one that has to wait, within the limits.
+
+        Allows ``requests`` of them, but at most a small share of those that the limits still pay for.
+        """
         total = self.spent.plus(self.reserved)
+        left, needed = self.limit.minus(total), self._needed
+        paid_for = min(
+            left.cost / needed.cost if needed.cost else inf, left.tokens / needed.tokens if needed.tokens else inf
+        )
+        # A process that is killed is charged its whole allowance, which must not be all that a small limit leaves.
+        n = max(1, min(requests, int(min(paid_for, requests * _SHARE) / _SHARE)))
         return Amount(
-            min(self.limit.cost, total.cost + requests * self._needed.cost),
-            min(self.limit.tokens, total.tokens + requests * self._needed.tokens),
+            min(self.limit.cost, total.cost + n * needed.cost), min(self.limit.tokens, total.tokens + n * needed.tokens)
         )
 
     def release(self, reserved: Reserved) -> None:
@@ -212,6 +223,11 @@ class Account:
         # Exactly zero again, so that no rounding errors add up over a long run.
         self.reserved = self.reserved.minus(reserved.amount) if self.in_flight else Amount()
         self.wait_queue.notify_all()
+
+    def measures(self, counts: TokenCounts) -> bool:
+        """True if these tokens are the whole of a response. Where input tokens count, each request has some."""
+        counts_input = self.prices.input_per_million or self.prices.cached_per_million or self.limit.tokens < inf
+        return bool(counts.input if counts_input else counts.total)
 
     def charge(self, reserved: Reserved, counts: TokenCounts, spending: Spending) -> None:
         """Charge a response by its tokens."""
@@ -248,8 +264,8 @@ class Account:
         name = "max_cost" if self.limit.cost < inf else "max_tokens_total"
         if self._unmeasured >= _MOST_UNMEASURED and not self._is_measured:
             return (
-                f"limits.{name} cannot be kept: the responses report no tokens; name the paths of their counts in "
-                "codec.usage, or count them with limits.tokenizer"
+                f"limits.{name} cannot be kept: the responses report no input tokens; name the paths of their counts "
+                "in codec.usage, or count them with limits.tokenizer"
             )
         if self.limit.cost < inf and self._has_unpriced:
             return (

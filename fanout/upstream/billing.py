@@ -85,9 +85,9 @@ class BilledTicket(Ticket):
         self.charge_estimate(answered=self._is_valid)
 
     def charge(self, usage: Mapping[str, int]) -> None:
-        """Charge the tokens that the response reports. Without any, the estimate is charged as the ticket closes."""
+        """Charge the tokens that the response reports. Without them, the estimate is charged as the ticket closes."""
         counts = token_counts(usage)
-        if self._reserved is not None and counts.total:
+        if self._reserved is not None and self._account.measures(counts):
             self._account.charge(self._reserved, counts, self._spending)
             self._reserved = None
 

@@ -121,6 +121,22 @@ async def test_the_tokens_of_rows_are_kept_through_splits_and_resumes(tmp_path: 
     assert [value[0] for value in table["value"]] == [2.0 * row for row in range(N_ROWS)]
 
 
+@pytest.mark.parametrize("cap", [8, 40])
+async def test_a_kill_under_a_small_limit_charges_a_share_of_it_alone(tmp_path: Path, cap: int) -> None:
+    charged_too_much = []
+
+    def step(number: int) -> str:
+        # As a process that resumes the run would count now: this request, and those in flight, are sent.
+        charged_too_much.append((spent(tmp_path) or 0) - (number + 1))
+        return "ok"
+
+    with suppress(RunStopped):
+        await run(MeteredApi(step), tmp_path, cap)
+    assert len(charged_too_much) == cap
+    assert min(charged_too_much) >= 0
+    assert max(charged_too_much) <= cap / 8
+
+
 class Killed:
     """An API that is left at a request: the files are copied as they are then, and nothing is billed after it."""
 

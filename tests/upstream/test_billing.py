@@ -130,6 +130,17 @@ async def test_a_limit_that_cannot_be_kept_stops_the_run() -> None:
     assert "cost.output_per_million" in stop.reason
 
 
+async def test_a_usage_without_input_tokens_is_no_usage_where_these_have_a_price() -> None:
+    """A path to the count may be wrong, or the count beyond all bounds: the input would be taken to be free."""
+    api = MeteredApi(tokens=lambda rows: (0, OUTPUT * rows))
+    result, stop, stats = await run(api, max_cost=1e6)
+    assert stop is not None
+    assert (stop.kind, int(result.ok.sum()), stats.cost) == ("cost", 3, None)
+    assert "no input tokens" in stop.reason
+    _, stop, stats = await run(api, max_cost=1e6, cost=Prices(input_per_million=0.0, output_per_million=2e6))
+    assert (stop, stats.cost) == (None, 40 * OUTPUT * 2)
+
+
 async def test_the_users_own_count_replaces_a_usage() -> None:
     api = MeteredApi(reports=False)
     prices = Prices(input_per_million=1e6)
