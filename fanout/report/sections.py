@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from fanout.report.page import Account
-    from fanout.report.recording import RecordedSession
+    from fanout.report.recording import EndpointTotals, RecordedSession
     from fanout.report.timeline import Timeline
     from fanout.results import Failure
 
@@ -182,31 +182,11 @@ def failures(account: Account) -> list[str]:
 
 def endpoints(timeline: Timeline, account: Account) -> list[str]:
     """Return charts of the endpoints, if there are several."""
-    endpoints = timeline.endpoints()
-    if not endpoints:
+    totals = timeline.endpoints()
+    if not totals:
         return []
-    failed: Counter[str] = Counter()
-    for failure in account.failures:
-        failed[failure.endpoint] += failure.n_rows
-    requests = [timeline.requests_of(one.url) for one in endpoints]
-    # A run that was killed at its start has endpoints, but no request yet.
-    whole = sum(requests) or 1
-    rows = [
-        (
-            [
-                one.url,
-                one.state + (f": {one.reason}" if one.reason else ""),
-                "" if one.latency is None else duration(one.latency),
-                f"{failed[one.url]:,}",
-                f"{n:,}",
-            ],
-            n / whole,
-        )
-        for one, n in zip(endpoints, requests, strict=True)
-    ]
-    headers = ["endpoint", "state at the end", "latency", "failed rows", "requests", "share of requests"]
-    figures = [bar_table("How do the endpoints compare?", "", headers, rows)]
-    if len(endpoints) > 1 and not timeline.is_short:
+    figures = [_endpoint_table(timeline, account, totals)]
+    if len(totals) > 1 and not timeline.is_short:
         figures.append(
             TimeChart(
                 "Which endpoint received the requests?",
@@ -219,6 +199,30 @@ def endpoints(timeline: Timeline, account: Account) -> list[str]:
             ).html()
         )
     return figures
+
+
+def _endpoint_table(timeline: Timeline, account: Account, totals: Sequence[EndpointTotals]) -> str:
+    failed: Counter[str] = Counter()
+    for failure in account.failures:
+        failed[failure.endpoint] += failure.n_rows
+    counts = [timeline.requests_of(one.url) for one in totals]
+    # A run that was killed at its start has endpoints, but no request yet.
+    whole = sum(counts) or 1
+    rows = [
+        (
+            [
+                one.url,
+                one.state + (f": {one.reason}" if one.reason else ""),
+                "" if one.latency is None else duration(one.latency),
+                f"{failed[one.url]:,}",
+                f"{n:,}",
+            ],
+            n / whole,
+        )
+        for one, n in zip(totals, counts, strict=True)
+    ]
+    headers = ["endpoint", "state at the end", "latency", "failed rows", "requests", "share of requests"]
+    return bar_table("How do the endpoints compare?", "", headers, rows)
 
 
 def usage(timeline: Timeline) -> list[str]:
