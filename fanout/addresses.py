@@ -111,6 +111,7 @@ class Endpoint:
     def each(self) -> list[tuple[Endpoint, float]]:
         """Return an `Endpoint` for each URL, with its weight."""
         every = self._every
+        # One endpoint for each URL, since each has connections, a circuit breaker and a cooldown of its own.
         weights = self.weights or (1.0,) * len(every)
         return [
             (replace(self, url=url, urls=(), weights=()), weight) for url, weight in zip(every, weights, strict=True)

@@ -241,6 +241,7 @@ class Prices:
         """The price of input tokens (``cached`` of them from the API's cache) and of output tokens."""
         each = self.input_per_million or 0.0
         each_cached = each if self.cached_per_million is None else self.cached_per_million
+        # A faulty API may report more of them than input tokens, which must not make the price negative.
         cached = min(cached, given)
         return ((given - cached) * each + cached * each_cached + output * (self.output_per_million or 0.0)) / 1e6
 

@@ -168,6 +168,7 @@ def telemetry_of(given: Telemetry | Sequence[Telemetry] | None) -> tuple[tuple[T
 def name_of(given: str | None, url: str) -> str:
     """Return the name of a client: the host of its first URL if none is given. Raises `ConfigError`."""
     if given is None:
+        # The host alone, since other parts of a URL may hold secrets.
         return escaped(urlsplit(url).hostname or url)[:_LONGEST_NAME]
     if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_NAME or not given.isprintable():
         problem = f"name must be a text of at most {_LONGEST_NAME} printable characters, not {given!r}"

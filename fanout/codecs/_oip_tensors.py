@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from fanout.types import Array, Buffer, Response, Tensor
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
+# No length in memory has as many digits.
 _MOST_DIGITS = 20
+# As many as an array of numpy can have.
 _MOST_AXES = 64
 _LARGE_HEAD = 2**16
 # BF16 holds every integer up to 2 to this power, as `exact_digits` gives for the dtypes of numpy.

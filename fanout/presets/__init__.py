@@ -130,4 +130,5 @@ def _settings(kind: Callable[..., T], file: PresetFile, table: str, tables: Mapp
     try:
         return kind(**tables.get(table, {}))
     except ConfigError as error:
+        # The message names preset and table, since the user has written neither.
         raise ConfigError(f"preset {file.name!r}: {table}.{error}", key=f"{table}.{error.key}") from None

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
     from fanout.io.remote import InputPath
 
+# Spreadsheets and editors of Windows begin a text in UTF-8 with it.
 _BOM = b"\xef\xbb\xbf"
 
 # Lines are counted up to this many bytes, which takes some 10 ms; a larger file's number is extrapolated.
 _COUNTED_BYTES = 64 * 2**20
+# Less of remote files, since each range of them is a request.
 _COUNTED_REMOTE_BYTES = 2**20
 
 
@@ -98,6 +100,7 @@ class Stdin(ByteInput):
         if self._is_read:
             raise InputError("stdin can be read only once; to read rows again, put them into a file", key="input.path")
         self._is_read = True
+        # The bytes, since the text layer would decode them by the locale.
         yield sys.stdin.buffer
 
     def fingerprint(self) -> None:
