@@ -31,6 +31,9 @@ _STARS = STARS.encode()
 _CUTS_LOOKED_AT = 8
 _CUT = b"..."
 _URL_SAFE = "/:@!$&'()*+,;="
+_GO = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_URL_BASE64 = str.maketrans("+/", "-_")
+_SHORTEST_ENCODED = 12
 # The signature in a URL that a server gives away for a while, such as that of a job or of a file.
 _SIGNATURE = re.compile(
     rb"""(?:[?&;]|\\u0026)(?:[a-z0-9-]{1,24}-)?(?:sig|signature|token|access_token)=([^&;\s"'<>\\)\]}]{6,})"""
@@ -207,16 +210,34 @@ def _of_basic(credentials: str) -> Iterator[str]:
 
 
 def _written(value: str) -> Iterator[str]:
-    """Yield the forms in which a server may repeat ``value``: plain, in JSON, in a URL, in HTML, in Python."""
+    """Yield the forms in which a server may repeat ``value``: plain, in JSON, URLs, HTML, Python, base64 and digits."""
     as_json, plain_json = json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]
     forms = [value, value.strip(), " ".join(value.split()), as_json, plain_json, as_json.replace("/", "\\/")]
-    forms += [re.sub("[&<>'+`]", lambda match: f"\\u{ord(match[0]):04x}", as_json)]
+    # .NET, and Gson in Java.
+    forms += [re.sub(kinds, lambda match: f"\\u{ord(match[0]):04x}", as_json) for kinds in ("[&<>'+`]", "[&<>'=]")]
     # Clients and proxies disagree about the characters to quote.
     forms += [quote(value, safe=""), quote(value, safe=_URL_SAFE), quote_plus(value), unquote(value)]
+    forms += [quote(quote(value, safe=""), safe="")]
+    # Go, and the templates of Mustache.
+    forms += [re.sub("[&<>\"'+]", lambda match: _GO.get(match[0], f"&#{ord(match[0])};"), value)]
+    forms += [re.sub("[/`=]", lambda match: f"&#x{ord(match[0]):X};", escape(value))]
     forms += [escape(value), escape(value, quote=False), repr(value)[1:-1], ascii(value)[1:-1], escaped(value)]
     for form in dict.fromkeys(forms):
         if len(form) >= _SHORTEST:
             yield from _cases(form)
+    yield from _encoded(value.encode("utf-8", "surrogatepass"))
+
+
+def _encoded(value: bytes) -> Iterator[str]:
+    """Yield the forms of ``value`` in hexadecimal digits and in base64, also as a part of more bytes."""
+    forms = [value.hex()]
+    for before in range(3):
+        text = b64encode(bytes(before) + value).decode().rstrip("=")
+        # Characters that also depend on the bytes before and after are left out.
+        within = text[before and before + 1 : len(text) - bool((before + len(value)) % 3)]
+        forms += [within, within.translate(_URL_BASE64)]
+    # A short one would be found by chance in vectors that are sent in base64.
+    yield from (form for form in dict.fromkeys(forms) if len(form) >= _SHORTEST_ENCODED)
 
 
 def _cases(text: str) -> tuple[str, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from urllib.parse import quote
 
 import pytest
 
@@ -63,3 +65,30 @@ def test_secrets_may_be_added_by_another_thread_while_a_text_is_redacted(tempora
 
     redactor.add([Slow("first-secret"), Slow("second-secret")], temporary=temporary)
     assert redactor.text("first-secret, second-secret") == "***, ***"
+
+
+TOKEN = "sk-9x/AbC+dé'f=&77"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        base64.b64encode(TOKEN.encode()).decode(),
+        *(base64.b64encode((before + TOKEN + "!").encode()).decode() for before in (":", "u:", "us:")),
+        base64.urlsafe_b64encode(TOKEN.encode()).decode().rstrip("="),
+        TOKEN.encode().hex(),
+        TOKEN.encode().hex().upper(),
+        quote(quote(TOKEN, safe=""), safe=""),
+        "sk-9x/AbC&#43;dé&#39;f=&amp;77",
+        "sk-9x&#x2F;AbC+dé&#x27;f&#x3D;&amp;77",
+        "sk-9x/AbC+d\\u00e9\\u0027f\\u003d\\u002677",
+    ],
+)
+def test_a_secret_is_found_in_the_encodings_of_servers(written):
+    redactor = Redactor([TOKEN])
+    for text in (f'{{"error": "bad key {written} given"}}', written):
+        shown = redactor.hide(text)
+        assert "***" in shown
+        # Characters of base64 that neighbours have a part in may stay.
+        assert len(shown) <= len(text) - len(written) + 3 + 8
+        assert redactor.raw(text.encode()).count(b"*") >= len(written.encode()) - 8
