@@ -18,7 +18,7 @@ from fanout.client.outcome import final_stop, raise_if_stopped, with_result
 from fanout.client.resuming import complete, require_same_rows, withdraw
 from fanout.client.spending import recorded, schema_of_answers, settle, spent_before, with_usage_columns
 from fanout.client.uploading import upload
-from fanout.client.writing import GROUP_CHUNKS, Writer, storing
+from fanout.client.writing import ChunkStore, Writer
 from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
 from fanout.errors import ConfigError
 from fanout.io.journal import Journal, JournalState
@@ -117,10 +117,7 @@ async def run_into(
             jobs=jobs,
             call=call,
         )
-        # A sync to the disk costs nearly the same for many chunks as for one.
-        group = max(GROUP_CHUNKS, session.concurrency) if journal else 1
-        path = sink.path if isinstance(sink, FileSink) else None
-        writer = Writer(run, queue, storing(sink, journal), status, window, group, path)
+        writer = Writer(run, queue, ChunkStore(sink, journal), status, window, session.concurrency)
         unsettled = await _execute(session, run, writer, journal, account)
         stop, result = run.stopped or writer.failed or unsettled, _result_of(session, run, status)
         stop = final_stop(stop, status.violation(result, stopped=stop is not None))

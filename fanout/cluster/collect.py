@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fanout.client.writing import storing
+from fanout.client.writing import ChunkStore
 from fanout.cluster.part import cut, read_part
 from fanout.errors import ConfigError
 from fanout.files import START_FRESH
@@ -64,7 +64,7 @@ class Collector:
 
     def __init__(self, sink: FileSink, journal: Journal) -> None:
         self._journal = journal
-        self._store = storing(sink, journal)
+        self._store = ChunkStore(sink, journal)
         self.jobs: dict[tuple[int, int], RecordedJob] = dict(journal.state.jobs)
 
     def collect(self, part: Path, ranges: Ranges) -> Collected:
@@ -91,7 +91,7 @@ class Collector:
         # whose rows are all done is not collected again.
         self._add_spending(state.charged)
         for group in _groups(self._pieces(part, state, unwanted)):
-            self._store(group)
+            self._store.write(group)
         self._journal.allow(None)
         for (start, stop), job in state.jobs.items():
             # The part is removed, and a driver that is killed must not give these rows to a second job.

@@ -351,6 +351,9 @@ class ResultQueue:
     """Finished chunks for a consumer that takes them as they come.
 
     The queue itself is unbounded: the chunker's window bounds it, since no chunk is taken without room for its result.
+
+    Attributes:
+        closed: True once no other chunk will come.
     """
 
     def __init__(self) -> None:
@@ -358,7 +361,7 @@ class ResultQueue:
         self._something = asyncio.Event()
         self._enough = asyncio.Event()
         self._wanted = 1
-        self._closed = False
+        self.closed = False
 
     def put(self, done: ChunkResult) -> None:
         """Add a chunk."""
@@ -369,25 +372,31 @@ class ResultQueue:
 
     def close(self) -> None:
         """Announce that no other chunk will come."""
-        self._closed = True
+        self.closed = True
         self._something.set()
         self._enough.set()
 
-    async def get_all(self, *, wanted: int = 1, within: float = 0.0) -> list[ChunkResult]:
-        """Take all chunks, at least one; an empty list once the queue is closed and empty.
+    async def get_all(self, *, wanted: int = 1, within: float = 0.0, until: float | None = None) -> list[ChunkResult]:
+        """Take all chunks, at least one; an empty list once the queue is closed and empty, or ``until`` is past.
 
-        After the first chunk, wait for more until there are ``wanted`` or ``within`` seconds have passed.
+        After the first chunk, wait for more until there are ``wanted`` or ``within`` seconds have passed. ``until`` is
+        a time of the event loop.
         """
         # Set before the wait, so that `put` wakes the consumer as soon as these are there.
         self._wanted = wanted
-        await self._something.wait()
-        if len(self._done) < wanted and not self._closed:
+        if until is None or self._something.is_set():
+            await self._something.wait()
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._something.wait()
+        if 0 < len(self._done) < wanted and not self.closed:
             self._enough.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(within):
                     await self._enough.wait()
         done, self._done = self._done, []
-        if not self._closed:
+        if not self.closed:
             self._something.clear()
         return done
 

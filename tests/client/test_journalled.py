@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from fanout import Client, ConfigError, Journal, Limits, RunControl, RunStopped, open_sink, open_source
+from fanout.io.writers.npy import NpySink
 from fanout.testing import MockEndpoint
 from tests.client.scene import X, double, no_seven
 from tests.support import Plain
@@ -139,6 +140,39 @@ async def test_chunks_that_come_fast_are_committed_more_at_a_time(
     assert sum(commits) == 1000
     assert len(commits) <= groups
     assert latency < 0.1 or max(commits) == 16
+
+
+async def test_quick_chunks_are_written_as_they_come_and_committed_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write gives the memory of the values back, a commit costs two syncs. No chunk waits for it much over 50 ms."""
+    now = asyncio.get_running_loop().time
+    came: list[float] = []
+    waited: list[float] = []
+    written = 0
+    commit, write = Journal.commit, NpySink.write
+
+    def counted_write(sink: NpySink, done: Any) -> None:
+        nonlocal written
+        written += 1
+        came.extend([now()] * len(done))
+        write(sink, done)
+
+    def counted_commit(journal: Journal, done: Any, *rest: Any) -> None:
+        waited.append(now() - came[0])
+        del came[: len(done)]
+        commit(journal, done, *rest)
+
+    monkeypatch.setattr(Journal, "commit", counted_commit)
+    monkeypatch.setattr(NpySink, "write", counted_write)
+    with MockEndpoint(double, latency=0.01) as mock:
+        await run(mock, tmp_path, np.ones((1600, 3)), chunk_rows=1, limits=Limits(concurrency=16))
+    assert now() >= 1.0
+    assert len(waited) <= 1.1 / 0.05
+    assert written >= 4 * len(waited)
+    assert max(waited) <= 0.05 + 0.01
+    assert not came
+    assert np.array_equal(np.load(tmp_path / "y.npy"), np.full((1600, 3), 2.0))
 
 
 async def test_no_commit_waits_for_more_chunks_than_may_be_in_hand(tmp_path: Path) -> None:

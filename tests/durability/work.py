@@ -109,7 +109,8 @@ async def send(
     sink = open_sink(kind.output(folder))
     identity = {**client.identity(rows), "salt": kind.salt}
     with (
-        patch("fanout.client.file_run.GROUP_CHUNKS", kind.group_chunks),
+        patch("fanout.client.writing._GROUP_CHUNKS", kind.group_chunks),
+        patch("fanout.client.writing._COMMIT_SECONDS", 0.0),
         patch("fanout.io.writers.npy._GROWTH_BYTES", _GROWTH_BYTES),
         ExitStack() as opened,
     ):
