@@ -55,6 +55,7 @@ TESTS = {  # modules, and the tests that follow those of the mirrored path
     "fanout/engine/scheduler.py": _ENGINE,
     "fanout/engine/recovery.py": _ENGINE,
     "fanout/engine/bisection.py": _ENGINE,
+    "fanout/engine/bisection_budget.py": _ENGINE,
     "fanout/engine/blame.py": _ENGINE,
     "fanout/engine/task_queue.py": _ENGINE,
     "fanout/io/journal/*.py": (

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections import deque
-from collections.abc import Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from fanout.engine.gathering import Gathered, HeldRows, form_of_row
 from fanout.engine.inputs import stacked
 from fanout.errors import ClientStateError, QueueFull
 
@@ -25,18 +22,12 @@ if TYPE_CHECKING:
     from fanout.types import Rows
     from fanout.upstream.call import Call
 
-# Levels of a nested row that its form takes into account.
-_DEEPEST = 8
-
 # Most seconds for which rows are held back. If the endpoint does not answer for longer, they wait as a run, whose
 # deadlines and watchdog apply.
 _LONGEST_HOLD = 1.0
 
-# Seconds after which held rows look for a slot that was freed by another request than one of theirs.
-_LOOK_AGAIN = 0.1
 
-
-class _Caller:
+class Caller:
     """One call of `predict` that waits for its answer."""
 
     __slots__ = ("answer", "batch", "call", "row", "trace")
@@ -61,8 +52,8 @@ class Batch:
 
     def __init__(
         self,
-        callers: Sequence[_Caller],
-        resend: Callable[[Sequence[_Caller], float, int, bool], None],
+        callers: Sequence[Caller],
+        resend: Callable[[Sequence[Caller], float, int, bool], None],
         since: float,
         attempts: int = 0,
     ) -> None:
@@ -123,7 +114,7 @@ class Batch:
         if not self._waiting and self.task is not None:
             self.task.cancel()
 
-    def _take(self, row: int) -> _Caller | None:
+    def _take(self, row: int) -> Caller | None:
         """The caller of a row, which has its outcome now; None if it has given up."""
         del self._open[row]
         caller = self._callers[row]
@@ -132,81 +123,6 @@ class Batch:
         caller.batch = None
         self._waiting -= 1
         return caller
-
-
-class _Gathered:
-    """Rows of one form that will share a request."""
-
-    __slots__ = ("callers", "form", "since", "urgent")
-
-    def __init__(self, form: Hashable, *, urgent: bool) -> None:
-        self.form = form
-        self.urgent = urgent
-        self.callers: list[_Caller] = []
-        self.since = inf
-        """When they were ready to be sent; infinite while more are awaited."""
-
-
-class _HeldRows:
-    """Rows that are ready, and held back while as many batches wait for a slot as there are slots.
-
-    Each batch is a run, of a hundred objects, so many that only wait would keep the garbage collector at work. Further
-    rows may join those that are held.
-
-    Args:
-        limiter: grants the slots.
-        send: begins a batch of some rows.
-        longest: most seconds for which rows are held.
-    """
-
-    def __init__(
-        self, limiter: Callable[[], ConcurrencyLimiter], send: Callable[[_Gathered], None], longest: float
-    ) -> None:
-        self._limiter = limiter
-        self._send = send
-        self._longest = longest
-        self._loop = asyncio.get_running_loop()
-        self._queues: dict[bool, deque[_Gathered]] = {False: deque(), True: deque()}
-        """By priority: urgent rows do not wait for others."""
-        self._look_timer: asyncio.TimerHandle | None = None
-        self.starting: set[Batch] = set()
-        """Batches that have not asked for a slot yet."""
-
-    def hold(self, gathered: _Gathered) -> None:
-        """Begin a batch of these rows as soon as few enough others wait, but no later than after `longest` seconds."""
-        gathered.since = self._loop.time()
-        queue = self._queues[gathered.urgent]
-        queue.append(gathered)
-        self._begin(queue)
-        self._look_later(queue)
-
-    def begin(self, *, urgent: bool) -> None:
-        """Begin batches of the rows of a priority, as many as may wait for a slot."""
-        if queue := self._queues[urgent]:
-            self._begin(queue)
-
-    def take_all(self) -> list[_Gathered]:
-        """Return all rows that are held, which are held no longer."""
-        taken = [gathered for queue in self._queues.values() for gathered in queue]
-        for queue in self._queues.values():
-            queue.clear()
-        return taken
-
-    def _begin(self, queue: deque[_Gathered], until: float = -inf) -> None:
-        """Begin batches: as many as may wait, and of all rows that were ready ``until`` then."""
-        limiter = self._limiter()
-        while queue and (limiter.admits(urgent=queue[0].urgent, besides=len(self.starting)) or queue[0].since <= until):
-            self._send(queue.popleft())
-
-    def _look_later(self, queue: deque[_Gathered]) -> None:
-        if queue and self._look_timer is None:
-            self._look_timer = self._loop.call_later(min(_LOOK_AGAIN, self._longest), self._look)
-
-    def _look(self) -> None:
-        self._look_timer = None
-        for queue in self._queues.values():
-            self._begin(queue, until=self._loop.time() - self._longest)
-            self._look_later(queue)
 
 
 class Batcher:
@@ -241,8 +157,8 @@ class Batcher:
         self._trace = trace
         self._pending = 0
         self._loop = asyncio.get_running_loop()
-        self._gathering: dict[Hashable, _Gathered] = {}
-        self._held = _HeldRows(limiter, self._send_gathered, min(_LONGEST_HOLD, longest_run or inf))
+        self._gathering: dict[Hashable, Gathered] = {}
+        self._held = HeldRows(limiter, self._send_gathered, min(_LONGEST_HOLD, longest_run or inf))
         self._sending: set[Batch] = set()
         self._closed = False
 
@@ -258,7 +174,7 @@ class Batcher:
                 f"{self._pending:,} calls of predict are waiting already (max_pending): call again later, send rows "
                 "that you have together with map, or give the client a larger max_pending"
             )
-        caller = _Caller(row, self._loop.create_future(), call, self._trace and self._trace())
+        caller = Caller(row, self._loop.create_future(), call, self._trace and self._trace())
         self._gather(caller)
         self._pending += 1
         try:
@@ -283,11 +199,11 @@ class Batcher:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    def _gather(self, caller: _Caller) -> None:
+    def _gather(self, caller: Caller) -> None:
         form = caller.call, form_of_row(caller.row)
         gathered = self._gathering.get(form)
         if gathered is None:
-            gathered = self._gathering[form] = _Gathered(form, urgent=caller.call.urgent)
+            gathered = self._gathering[form] = Gathered(form, urgent=caller.call.urgent)
         gathered.callers.append(caller)
         if len(gathered.callers) >= self._max_rows():
             del self._gathering[form]
@@ -295,12 +211,12 @@ class Batcher:
         elif len(gathered.callers) == 1:
             self._loop.call_later(self._linger, self._hold, gathered)
 
-    def _hold(self, gathered: _Gathered) -> None:
+    def _hold(self, gathered: Gathered) -> None:
         # A full batch is held at once, and its timer finds it held already.
         if gathered.since == inf and not self._closed:
             self._held.hold(gathered)
 
-    def _send_gathered(self, gathered: _Gathered) -> None:
+    def _send_gathered(self, gathered: Gathered) -> None:
         if self._gathering.get(gathered.form) is gathered:
             del self._gathering[gathered.form]
         callers = [caller for caller in gathered.callers if not caller.answer.done()]  # the others have given up
@@ -316,7 +232,7 @@ class Batcher:
         if not self._closed:
             self._held.begin(urgent=batch.call.urgent)
 
-    def _start_parts(self, callers: Sequence[_Caller], since: float, attempts: int, alone: bool) -> None:
+    def _start_parts(self, callers: Sequence[Caller], since: float, attempts: int, alone: bool) -> None:
         size = 1 if alone else max(1, (len(callers) + 1) // 2)
         for start in range(0, len(callers), size):
             self._start(Batch(callers[start : start + size], self._start_parts, since, attempts))
@@ -355,32 +271,3 @@ def _copied(error: Exception) -> Exception:
         return error
     copied.__cause__ = error.__cause__
     return copied.with_traceback(error.__traceback__)
-
-
-def form_of_row(row: Any, depth: int = 0) -> Hashable:
-    """Return the key that rows of one request share: type, dtype, shape, and the keys and types of their values.
-
-    Of nested lists only the first item of each level is looked at: rows that are not what they seem to be are found
-    when their request fails.
-    """
-    if isinstance(row, np.ndarray | np.generic):
-        items = frozenset(map(type, row.ravel().tolist())) if row.dtype.kind == "O" else None
-        return type(row), row.dtype.str, row.shape, items
-    if depth < _DEEPEST:
-        if isinstance(row, Mapping):
-            return frozenset((key, form_of_row(value, depth + 1)) for key, value in row.items())
-        if isinstance(row, list | tuple) and row:
-            return _form_of_list(row, depth)
-    return type(row).__name__
-
-
-def _form_of_list(row: Sequence[Any], depth: int) -> Hashable:
-    kinds = frozenset(map(type, row))
-    if kinds == {int, float}:  # the numbers of one row are of one dtype
-        kinds = frozenset({float})
-    first = row[0]
-    if isinstance(first, Mapping):  # messages, say: no tensor, so their number may differ
-        return "list", kinds
-    if isinstance(first, list | tuple | np.ndarray | np.generic):
-        return len(row), kinds, form_of_row(first, depth + 1)
-    return len(row), kinds
