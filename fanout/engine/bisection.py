@@ -62,6 +62,7 @@ class Bisection:
         "charged_alone",
         "confirming",
         "failure",
+        "has_looked_elsewhere",
         "repeated",
         "root",
         "sample",
@@ -87,6 +88,7 @@ class Bisection:
         self.charged_alone: dict[int, int] = {}
         """Attempts that single rows have used up in samples."""
         self.confirming = False
+        self.has_looked_elsewhere = False
         self.suspicious = False
 
     def repeat(self, task: ChunkTask) -> ChunkTask:
@@ -119,6 +121,13 @@ class Bisection:
         if in_halves and len(others) == 1 and others[0].n > 1:
             others = list(others[0].halves())
         self.splits.append(Split(others, kind, (task, self.failure)))
+
+    def look_elsewhere(self) -> None:
+        """Make the last part the next one, first that of the whole chunk, and then the last in that, down to a row."""
+        every = next(split for split in self.splits if split.parts)
+        last = (self.splits[-1] if self.has_looked_elsewhere else every).parts.pop()
+        self.has_looked_elsewhere = True
+        self.splits[-1].parts.appendleft(last)
 
 
 def samples_of(n_rows: int, attempts: int, *, whole: bool) -> Iterator[slice]:

@@ -49,8 +49,9 @@ class _SameWords:
 class BisectionBudget:
     """Bounds the requests that isolate rows, where the rows are not to blame or where too few are saved.
 
-    Until something has succeeded, two failed single rows end the run. Later, splitting ends when more than half of at
-    least 64 rows that were isolated, alone or with others, have failed. The run also ends when many single rows are
+    Until something has succeeded, two failed single rows end the run, the first and the last of a chunk, for bad rows
+    often stand together. Later, splitting ends when more than half of at least 64 rows that were isolated, alone or
+    with others, have failed. The run also ends when many single rows are
     refused in the same words and none succeeds in between: a closed account is refused in words that no table knows,
     while rows that really are bad have others beside them that succeed.
 
@@ -93,6 +94,11 @@ class BisectionBudget:
         """False once isolating rows has turned out to save too few of them."""
         # Fewer rows than that may be the bad ones of one part of the input.
         return self._isolated < _ENOUGH_ISOLATED or 2 * self._failed <= self._isolated
+
+    @property
+    def next_decides(self) -> bool:
+        """True while one more single row that fails would make the run hopeless."""
+        return self._failed == self._hopeless - 1 and not self._successes()
 
     @property
     def hopeless(self) -> bool:

@@ -306,6 +306,8 @@ class Recovery:
         while bisection.splits and not bisection.splits[-1].parts:
             self._end_split(bisection, bisection.splits.pop())
         if bisection.splits:
+            if self._budget.next_decides:
+                bisection.look_elsewhere()
             self._send_part(bisection, bisection.splits[-1])
             return
         self._evidence.end(bisection)

@@ -307,6 +307,18 @@ async def test_a_request_that_is_wrong_as_a_whole_stops_the_run_early() -> None:
     assert_accounts(caught.value.result, 1000)
 
 
+@pytest.mark.parametrize("status", [400, 413, 422, 500])
+@pytest.mark.parametrize("bad", [range(2), range(32), range(1, 33), range(63)])
+async def test_bad_rows_that_stand_together_at_the_beginning_do_not_end_the_run(status: int, bad: range) -> None:
+    """Nothing has succeeded when the first two of them have failed alone."""
+    x, retry = X[:64], RetryPolicy(max_attempts=2)
+    with MockEndpoint(refusing(*bad, status=status)) as mock:
+        async with Client(mock.url(Plain), codec=Plain, retry=retry) as client:
+            result = await client.map(x, on_error="keep")
+    assert np.flatnonzero(~result.ok).tolist() == list(bad)
+    assert np.array_equal(result.values[result.ok], x[result.ok] * 2)
+
+
 async def test_splitting_ends_when_it_saves_too_few_rows() -> None:
     with MockEndpoint(refusing(*range(100, 1000))) as mock:
         async with Client(mock.url(Plain), codec=Plain, limits=Limits(concurrency=2)) as client:

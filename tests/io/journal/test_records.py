@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.io.journal.records import Damaged, record, records
+from fanout.io.journal.records import Damaged, RecordReader, record, records
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PAYLOADS = [b'{"a":1}', b"", b"x" * 100, b"last one"]
 WHOLE = [record(number, payload) for number, payload in enumerate(PAYLOADS)]
@@ -24,6 +29,17 @@ def test_a_torn_end_is_cut_at_every_byte() -> None:
     for size in range(len(DATA)):
         whole = sum(end <= size for end in ENDS)
         assert records(DATA[:size]) == (PAYLOADS[:whole], sum(map(len, WHOLE[:whole])))
+
+
+def test_a_file_that_another_process_appends_to_is_not_damaged(tmp_path: Path) -> None:
+    """It is opened while a record is half written, and read to its end when another one lies behind that."""
+    path = tmp_path / "x.journal"
+    path.write_bytes(DATA[: ENDS[1] - 3])
+    with path.open("rb") as file:
+        payloads = iter(RecordReader(file))
+        assert next(payloads) == PAYLOADS[0]
+        path.write_bytes(DATA)
+        assert list(payloads) in ([], PAYLOADS[1:2])
 
 
 def test_a_flipped_bit_is_an_error_before_a_whole_record_and_cuts_the_last_one() -> None:
