@@ -41,10 +41,16 @@ def is_shortage(error: BaseException | None) -> bool:
     """True for an error that says that the process or the system has no file descriptor left."""
     while error is not None:
         inner = getattr(error, "os_error", None)
-        if any(isinstance(one, OSError) and one.errno in _SHORTAGE for one in (error, inner)):
+        if any(isinstance(one, OSError) and _is_shortage(one) for one in (error, inner)):
             return True
         error = error.__cause__
     return False
+
+
+def _is_shortage(error: OSError) -> bool:
+    # A host with several addresses, for which the attempts fail differently: only the text shows their errors.
+    words = str(error) if error.errno is None else ""
+    return error.errno in _SHORTAGE or any(f"[Errno {number}]" in words for number in _SHORTAGE)
 
 
 def room_for(connections: int) -> int:

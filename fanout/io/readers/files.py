@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -163,6 +163,9 @@ def find_files(
         InputError: there are no files, or they have several formats, or an unknown one.
     """
     try:
+        # From Python 3.14 on, `is_dir` and `exists` are False for a path that cannot be looked up.
+        with suppress(FileNotFoundError, NotADirectoryError, ValueError):
+            path.stat()
         if path.is_dir():
             files = _in_folder(path)
         # An existing file comes before a pattern: its name may have a bracket in it.
