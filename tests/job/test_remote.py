@@ -118,6 +118,17 @@ async def test_masks_and_failures_are_uploaded_and_go_with_the_next_run(write_re
     assert s3.listed() == ["in/x.npy", "out/y.npy"]
 
 
+async def test_an_object_has_the_name_that_the_url_gives_it(write_remote_job, s3, doubler):
+    doubler.lowest = 1.0
+    file = write_remote_job(text=JOB.replace("out/y.npy", "out/ü ?.npy"))
+    summary = await run_job(load_job(file))
+    assert summary.files.outputs == ("s3://data/out/ü ?.npy",)
+    assert s3.listed() == ["in/x.npy", *(f"out/ü ?.npy{suffix}" for suffix in ("", ".failures.jsonl", ".ok.npy"))]
+    doubler.lowest = 0.0
+    assert (await run_job(load_job(file), only_failed=True)).exit_code == 0
+    assert s3.listed() == ["in/x.npy", "out/ü ?.npy"]
+
+
 async def test_fresh_sends_all_rows_and_replaces_the_object(write_remote_job, s3, doubler):
     file = write_remote_job()
     await run_job(load_job(file))

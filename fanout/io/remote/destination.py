@@ -59,7 +59,7 @@ class Destination:
 
     def with_urls(self, text: str) -> str:
         """Return ``text`` with URLs in place of the local files that stand for them."""
-        scheme = parts_of(self.url).scheme
+        scheme, text = parts_of(self.url).scheme, text.replace(str(self.local), self.url)
         return text.replace(f"{self._folder / STAGING / scheme}{os.sep}", f"{scheme}://")
 
     def require_writable(self) -> None:
@@ -135,6 +135,9 @@ class Destination:
             return False
 
     def _key_of(self, name: str) -> str:
+        # A local name quotes characters that a key may have: only what follows the output's own name is taken from it.
+        if name.startswith(self.local.name):
+            return f"{self._key}{name.removeprefix(self.local.name)}"
         folder, slash, _ = self._key.rpartition("/")
         return f"{folder}{slash}{name}"
 

@@ -25,6 +25,9 @@ STAGING = "fanout-uploads"
 
 # A Path makes one slash of two: str(Path("s3://bucket/key")) is "s3:/bucket/key".
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//?)")
+# Azure has containers such as $web.
+_BUCKET = re.compile(r"[A-Za-z0-9$_][A-Za-z0-9._-]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ALIASES = {"gcs": "gs", "azure": "az"}
 
 # Names that no public server has: RFC 6761 and 6762 (appendix G), and the "localhost.localdomain" of hosts files.
@@ -50,7 +53,8 @@ class StoreUrl(NamedTuple):
 def url_of(path: str | os.PathLike[str], key: str = "input.path") -> str | None:
     """Return ``path`` if it is a URL, also one that was made a `Path`; None for a local path.
 
-    Raises `ConfigError`, with ``key``, for a scheme that is not known, and for a URL without a host.
+    Raises `ConfigError`, with ``key``, for a scheme that is not known, a URL without a host, and a name that no bucket
+    and no object can have.
     """
     text = os.fspath(path)
     match = _URL.match(text)
@@ -67,9 +71,25 @@ def url_of(path: str | os.PathLike[str], key: str = "input.path") -> str | None:
     url = f"{scheme}://{rest}"
     if scheme in WEB:
         require_web_url(url, key)
-    elif not parts_of(url).bucket:
-        raise ConfigError(f"{url} names no {'container' if scheme == 'az' else 'bucket'}", key=key)
+    elif (problem := _problem_of(parts_of(url))) is not None:
+        # Some tools take credentials before a bucket.
+        raise ConfigError(f"{redact_url(url)} {problem}", key=key)
     return url
+
+
+def _problem_of(place: StoreUrl) -> str | None:
+    """Return the reason for which no object can be there; None if one can. obstore checks less, or panics."""
+    kind = "container" if place.scheme == "az" else "bucket"
+    if not place.bucket:
+        return f"names no {kind}"
+    if not _BUCKET.fullmatch(place.bucket):
+        return f"does not begin with the name of a {kind}: letters, digits, dots, dashes and underscores"
+    *folders, name = place.key.split("/")
+    if not all(folders) or {".", ".."} & {*folders, name}:
+        return "is not the name of a file: a part of it is empty, '.' or '..'"
+    if _CONTROL.search(place.key):
+        return "is not the name of a file: it has a control character"
+    return None
 
 
 def parts_of(url: str) -> StoreUrl:

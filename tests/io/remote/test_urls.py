@@ -39,6 +39,12 @@ def test_a_url_is_told_from_a_path(path, url):
         ("s3:///x.csv", "names no bucket"),
         ("az://", "names no container"),
         ("https:///x.csv", "names no host"),
+        ("s3://da ta/x.csv", "the name of a bucket"),
+        ("az://data?x/x.csv", "the name of a container"),
+        ("s3://user:pass-word@data/x.csv", "s3://***@data/x.csv does not begin with"),
+        ("s3://data/in//x.csv", "is not the name of a file"),
+        ("s3://data/../x.csv", "is not the name of a file"),
+        ("gs://data/x\x01.csv", "a control character"),
     ],
 )
 def test_a_url_that_names_nothing_is_an_error_with_its_key(url, problem):
