@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fanout.cli.output import OUTPUT, money, print_message
+from fanout.cli.output import OUTPUT, print_message
+from fanout.cli.texts import money
 from fanout.client.progress import RemainingTime, eta_text
 from fanout.errors import ClientStateError
 

@@ -11,17 +11,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import click
 
 from fanout._redact import Redactor
-from fanout.cli.output import (
-    OUTPUT,
-    check_text,
-    estimate_text,
-    print_result,
-    print_stop,
-    status_text,
-    summary_text,
-)
+from fanout.cli.output import OUTPUT, print_result, print_stop
 from fanout.cli.progress import progress_display
 from fanout.cli.show import probe_text
+from fanout.cli.texts import check_text, estimate_text, status_text, summary_text
 from fanout.clock import VirtualClock
 from fanout.engine import RunControl
 from fanout.job import (

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fanout.cli.output import OFFLINE_NOTES, joined, money, print_error, print_result, print_stop
+from fanout.cli.output import joined, print_error, print_result, print_stop
 from fanout.cli.progress import Silent
 from fanout.cli.running import Interrupts, load
+from fanout.cli.texts import OFFLINE_NOTES, money
 from fanout.clock import VirtualClock
 from fanout.errors import ConfigError
 from fanout.job import require_not_overridden, require_writable, write_settings

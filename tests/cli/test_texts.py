@@ -7,7 +7,7 @@ from math import nan
 
 import numpy as np
 
-from fanout.cli.output import check_text, summary_text
+from fanout.cli.texts import check_text, summary_text
 from fanout.client import Preview
 from fanout.job import ArraySchema, CheckReport, Summary
 from fanout.job.report import OutputFiles, Probe, StopCause
