@@ -49,6 +49,9 @@ _BETWEEN_TEXTS = re.compile(rb'"[ \t\n\r]*(,)[ \t\n\r]*(?=")')
 _BETWEEN_OBJECTS = re.compile(rb"\}[ \t\n\r]*(,)[ \t\n\r]*(?=\{)")
 _BETWEEN_VALUES = re.compile(rb"(,)")
 
+# Bytes that are searched in one call.
+_PIECE = 2**20
+
 
 class Uncut(Exception):  # noqa: N818 - the answer has no fault
     """The document cannot be cut into slices of rows."""
@@ -76,8 +79,9 @@ def rows_at(
         Uncut: there is no such list, or it cannot be cut into slices.
         InvalidResponse: ``convert`` raised `Unfit`.
     """
-    starts = _starts(response.body, field)
-    for start in starts:
+    error: Unfit | InvalidResponse | None = None
+    n_lists = 0
+    for n_lists, start in enumerate(_starts(response.body, field), 1):  # noqa: B007 - counted for the error
         # A mark that no server can guess, so that no other field of the answer can hold it.
         mark = uuid4().hex
         try:
@@ -85,25 +89,39 @@ def rows_at(
             document = around(response.body, [(start, end, mark)])
         except Uncut:
             continue
-        except (Unfit, InvalidResponse) as error:
-            if len(starts) > 1:  # another list of that name may hold the rows
-                continue
-            raise invalid(response, error) if isinstance(error, Unfit) else error from None
+        except (Unfit, InvalidResponse) as one:
+            error = one  # another list of that name may hold the rows
+            continue
         # A list of this name may be nested anywhere; only the mark's place shows that this one is the field's.
         if (document if field is None else isinstance(document, dict) and document.get(field)) == mark:
             return rows, document
-    raise Uncut
+    if error is None or n_lists > 1:
+        raise Uncut
+    raise invalid(response, error) if isinstance(error, Unfit) else error
 
 
 def lists_named(body: bytes, field: str, at: int = 0) -> Iterator[int]:
     """The places from ``at`` on where a list seems to begin in a field of that name."""
     name = orjson.dumps(field)
-    at = body.find(name, at)  # several times quicker than the search for a pattern
+    at = _find(body, name, at)
     while at >= 0:
         found = _LIST.match(body, at + len(name))
         if found is not None and body[at - 1 : at] != b"\\":  # a quote within a text has a backslash before it
             yield found.end() - 1
-        at = body.find(name, at + len(name))
+        at = _find(body, name, at + len(name))
+
+
+def _find(body: bytes, name: bytes, at: int) -> int:
+    """Return the first place of ``name`` from ``at`` on; -1 without one. Several times quicker than a pattern.
+
+    The search goes piece by piece: one through a large body would hold the interpreter for 20 ms.
+    """
+    while at < len(body):
+        place = body.find(name, at, at + _PIECE + len(name) - 1)
+        if place >= 0:
+            return place
+        at += _PIECE
+    return -1
 
 
 def around(body: bytes, lists: list[tuple[int, int, str]]) -> Any:
@@ -125,11 +143,11 @@ def around(body: bytes, lists: list[tuple[int, int, str]]) -> Any:
         raise Uncut from None
 
 
-def _starts(body: bytes, field: str | None) -> list[int]:
-    if field is None:
-        at = space_end(body, len(body[:3]) - len(without_bom(body[:3])))
-        return [at] if body[at : at + 1] == b"[" else []
-    return list(islice(lists_named(body, field), _MOST_STARTS))
+def _starts(body: bytes, field: str | None) -> Iterator[int]:
+    if field is not None:
+        return islice(lists_named(body, field), _MOST_STARTS)
+    at = space_end(body, len(body[:3]) - len(without_bom(body[:3])))
+    return iter([at] if body[at : at + 1] == b"[" else [])
 
 
 class Reader:

@@ -8,6 +8,7 @@ buffer is full, a protocol that receives into place replaces aiohttp's
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import sys
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 # Bytes from which on the copies cost more than the change of protocols.
 LARGE = 2**19
+
+# Bytes of one call that receives.
+_MOST_AT_ONCE = 2**20
 
 # Digits of the longest length that is read; int() raises for thousands.
 _DIGITS = 18
@@ -53,8 +57,20 @@ class Buffers:
             self._kept = [self._kept[place] for place in in_use]
             if length + sum(map(len, self._kept)) > self._most:
                 return None
-        self._kept.append(buffer := bytearray(length))
+        self._kept.append(buffer := _uncleared(length))
         return buffer
+
+
+def _uncleared(length: int) -> bytearray:
+    """Return a bytearray of arbitrary content.
+
+    Clearing a large one would hold up the event loop for 20 ms, or 200 under load. Its pages are taken as the body
+    comes instead, by calls of the system that release the interpreter.
+    """
+    new = ctypes.pythonapi.PyByteArray_FromStringAndSize
+    new.argtypes, new.restype = (ctypes.c_void_p, ctypes.c_ssize_t), ctypes.py_object
+    buffer: bytearray = new(None, length)
+    return buffer
 
 
 def _references(buffers: list[bytearray]) -> list[int]:
@@ -76,7 +92,8 @@ class _Filling(asyncio.BufferedProtocol):
         self._hand_over(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._rest
+        # One call copies all that comes meanwhile, which a quick sender can draw out to tens of milliseconds.
+        return self._rest[:_MOST_AT_ONCE]
 
     def buffer_updated(self, nbytes: int) -> None:
         self._rest = self._rest[nbytes:]

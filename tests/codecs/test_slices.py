@@ -379,3 +379,13 @@ def _outcome(body: bytes, options: dict[str, Any], size: int) -> Any:
             return "invalid"
     named = decoded if isinstance(decoded, dict) else {"": decoded}
     return {name: (str(array.dtype), array.shape, repr(array.tolist())) for name, array in named.items()}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("piece", range(1, 30))
+def test_a_list_is_found_wherever_the_search_for_its_name_was_divided(
+    monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr(_slices, "_PIECE", piece)
+    body = b'{"x": "out", "out": [1], "y": {"out" : [2]}, "\\"out": [3]}'
+    assert [body[at : at + 3] for at in _slices.lists_named(body, "out")] == [b"[1]", b"[2]"]
+    assert list(_slices.lists_named(body, "other")) == []

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import ssl
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,6 @@ from tests.loopback import Line, Received, chunked, http, loopback
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
 BODY = np.random.default_rng(1).bytes(3 * LARGE)
 PAYLOAD = Payload(body=b"1")
@@ -210,3 +210,21 @@ async def test_arrays_in_use_do_not_change() -> None:
     assert [hashlib.sha256(array).digest() for _, array in held] == digests
     for start, array in held:
         assert (array == rows[start] * 2).all()
+
+
+@pytest.mark.one_way
+def test_a_buffer_takes_memory_only_as_its_body_comes() -> None:
+    """To clear all of it at once would hold up the event loop."""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("the system does not show the memory of a process")
+    before = resident_pages()
+    buffer = Buffers().take(2**26)
+    assert buffer is not None
+    assert len(buffer) == 2**26
+    assert resident_pages() - before < 2**26 // 4096 // 4
+    buffer[-3:] = b"end"
+    assert buffer.endswith(b"end")
+
+
+def resident_pages() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1])
