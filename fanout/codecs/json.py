@@ -15,10 +15,11 @@ import orjson
 
 from fanout.codecs import _options
 from fanout.codecs._answer_reader import AnswerReader, PredictionsReader
-from fanout.codecs._answers import POSITION, Answers, Items, OutputOptions, Outputs
+from fanout.codecs._answers import POSITION, Answers, Items
 from fanout.codecs._bodies import FormBody, RawBody
 from fanout.codecs._numbers import AT_ONCE, DOUBLE, LARGE, MOST_MISSES, SimdjsonReader, exact_below
 from fanout.codecs._options import DTypeOption, ShapeOption  # noqa: TC001 - the schema of job files resolves them
+from fanout.codecs._outputs import OutputOptions, Outputs
 from fanout.codecs._parsing import small_document
 from fanout.codecs._polling import Polling, PollOptions
 from fanout.codecs._request import WORTH_NO_COPY, RequestTemplate
