@@ -386,10 +386,13 @@ def _usable(path: Path | None) -> Iterator[None]:
     """Raise `ConfigError` in place of errors of SQLite and of the file system."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    # SQLite quotes a damaged schema in its message, which Python then cannot decode.
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         # SQLite says only that it is "unable to open database file".
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+        if isinstance(error, UnicodeDecodeError):
+            reason = "its schema is damaged"
+        if isinstance(error, sqlite3.DatabaseError | ValueError) and not isinstance(error, sqlite3.OperationalError):
             reason = f"{reason}; give another path or, if it was a cache, delete it to start with an empty one"
         raise ConfigError(
             f"{path or 'the store of duplicates'} cannot be used as a cache: {reason}", key="path"

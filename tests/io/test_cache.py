@@ -270,6 +270,15 @@ def test_files_that_are_no_cache_are_refused_and_left_alone(tmp_path: Path):
         AnswerCache(tmp_path / "a.sqlite", create=False)
 
 
+def test_a_cache_whose_schema_is_no_text_is_refused(tmp_path: Path):
+    path = tmp_path / "a.sqlite"
+    with closing(AnswerCache(path)) as cache:
+        put(cache, [1])
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CREATE \xff\xfeBLE"))
+    with pytest.raises(ConfigError, match=r"a.sqlite cannot be used as a cache: its schema is damaged; give another"):
+        AnswerCache(path)
+
+
 def test_a_store_without_a_path_leaves_no_file_and_is_empty_for_the_next(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cache = AnswerCache()
