@@ -60,8 +60,9 @@ if TYPE_CHECKING:
     from fanout.limits import RateLimiter
     from fanout.limits.shared import LimitsBackend
     from fanout.presets import Preset, preset
+    from fanout.prices import Prices
     from fanout.results import ChunkResult, EndpointStatistics, Event, Failure, Result, Statistics
-    from fanout.settings import Cache, Hedge, Limits, Prices, RetryPolicy, Timeouts
+    from fanout.settings import Cache, Hedge, Limits, RetryPolicy, Timeouts
     from fanout.telemetry import OpenTelemetry, Prometheus, Telemetry
     from fanout.types import (
         Action,
@@ -98,7 +99,8 @@ _HOMES = {
     "fanout.limits.shared": ("LimitsBackend",),
     "fanout.presets": ("Preset", "preset"),
     "fanout.addresses": ("Endpoint", "Storage"),
-    "fanout.settings": ("Cache", "Hedge", "Limits", "Prices", "RetryPolicy", "Timeouts"),
+    "fanout.prices": ("Prices",),
+    "fanout.settings": ("Cache", "Hedge", "Limits", "RetryPolicy", "Timeouts"),
     "fanout.io.writers": ("FileSink", "open_sink"),
     "fanout.io.readers": ("Source", "open_source"),
     "fanout.client.sync": ("SyncClient", "map"),

@@ -12,8 +12,8 @@ from fanout.results import Statistics
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fanout.prices import Prices
     from fanout.results import EndpointStatistics
-    from fanout.settings import Prices
     from fanout.types import Array
 
 _BUCKETS_PER_DOUBLING = 16

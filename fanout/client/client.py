@@ -44,8 +44,9 @@ if TYPE_CHECKING:
     from fanout.frames import Frame
     from fanout.io.readers import Source
     from fanout.limits import Cost, RateLimiter
+    from fanout.prices import Prices
     from fanout.results import Event, Result, Statistics
-    from fanout.settings import Hedge, Prices, RetryPolicy, Timeouts
+    from fanout.settings import Hedge, RetryPolicy, Timeouts
     from fanout.statistics import Latencies
     from fanout.telemetry.base import Telemetry
     from fanout.transport import HeaderSource, Transport, TransportWrapper

@@ -17,7 +17,8 @@ from fanout.codecs.base import Codec
 from fanout.errors import ConfigError
 from fanout.limits import RateLimiter
 from fanout.presets import Preset
-from fanout.settings import Cache, Chunks, Hedge, Limits, Prices, RetryPolicy, Timeouts
+from fanout.prices import Prices
+from fanout.settings import Cache, Chunks, Hedge, Limits, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from fanout.io.readers import Source
     from fanout.job.model import Job
     from fanout.limits import Cost
+    from fanout.prices import Prices
     from fanout.results import Result
-    from fanout.settings import Limits, Prices
+    from fanout.settings import Limits
     from fanout.types import Array, Rows
 
 # Concurrency of a simulation under "auto", which only real requests can find out.

@@ -16,7 +16,8 @@ from fanout._redact import Redactor
 from fanout.addresses import Endpoint, Storage
 from fanout.errors import ConfigError
 from fanout.io.remote import shown, staged_path, url_of
-from fanout.settings import Cache, Chunks, Dedupe, Hedge, Limits, Prices, RetryPolicy, Timeouts
+from fanout.prices import Prices
+from fanout.settings import Cache, Chunks, Dedupe, Hedge, Limits, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
     from fanout.auth import Auth

@@ -10,7 +10,7 @@ import re
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from fanout.settings import Prices
+from fanout.prices import Prices
 from fanout.stop import WaitQueue
 from fanout.usage import TokenCounts
 

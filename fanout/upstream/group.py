@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from fanout.engine.validator import ResponseDecoder
     from fanout.limits import ConcurrencyLimiter, RateLimiter, TokenMeter
     from fanout.limits.shared_client import SharedLimits
-    from fanout.settings import Limits, Prices, RetryPolicy, Timeouts
+    from fanout.prices import Prices
+    from fanout.settings import Limits, RetryPolicy, Timeouts
     from fanout.stop import Stop
     from fanout.transport import CallHeaders, EndpointClient, RowsSent
     from fanout.types import ModelInfo, Rows
