@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import re
 import tomllib
@@ -93,6 +94,11 @@ def _is_at(fd: int, path: Path) -> bool:
     return False
 
 
+def open_at_once(path: Path) -> io.FileIO:
+    """Open a file to read its bytes, without a buffer. A pipe is empty, where others wait for its writer."""
+    return io.FileIO(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+
+
 def write_at(fd: int, data: Buffer, offset: int) -> int:
     """Write all of ``data`` at ``offset``; return the offset of its end."""
     view = memoryview(data).cast("B")
@@ -152,7 +158,10 @@ class PartialFile:
     """
 
     def __init__(self, final: Path, suffix: str = PARTIAL, *, size: int = 0, mode: int = 0o666) -> None:
-        self.final = final.resolve()
+        try:
+            self.final = final.resolve()
+        except RuntimeError:  # a link that leads to itself, before Python 3.13
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(final)) from None
         self.path = self.final.with_name(self.final.name + suffix)
         self.size = size
         self._name_is_durable = False

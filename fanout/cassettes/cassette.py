@@ -31,7 +31,7 @@ import orjson
 from fanout._escape import holds_control_characters, safe_json
 from fanout._url import redact_url
 from fanout.errors import ConfigError, InputError
-from fanout.files import PRIVATE
+from fanout.files import PRIVATE, open_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -126,7 +126,7 @@ class CassetteReader:
         self.interactions: list[Interaction] = []
         self._places: dict[str, _Place] = {}
         try:
-            with path.open("rb") as file:
+            with open_at_once(path) as file:
                 # Mapped, because a cassette may be larger than the memory, and its bodies are read one by one.
                 self._data: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:  # an empty file cannot be mapped

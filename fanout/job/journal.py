@@ -91,7 +91,10 @@ def require_no_parts(job: Job, fresh: bool) -> None:
     """
     folder = PartsFolder(job.output_path)
     if fresh:
-        folder.remove()
+        try:
+            folder.remove()
+        except OSError as error:
+            raise ConfigError(f"{folder.path} cannot be removed: {error.strerror}", key="output.path") from None
     elif folder.read_manifest() is not None:
         raise ConfigError(
             f"{folder.path} has rows of a run on several workers, which were paid for: go on with fanout run --on "

@@ -155,7 +155,12 @@ def recreate_report(job: Job | Outline) -> Path:
     """
     with locate_errors(job.file, redactor=job.redactor):
         state = read_journal(job)
-        if not read_recording(recording_path(job.output_path)):
+        path = recording_path(job.output_path)
+        try:
+            sessions = read_recording(path)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}", key="output.path") from None
+        if not sessions:
             raise ConfigError(
                 f"no run into {job.output_path} has been recorded: run the job first, with report.write = true",
                 key="output.path",

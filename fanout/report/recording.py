@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from fanout.files import PRIVATE
+from fanout.files import PRIVATE, open_at_once
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -212,7 +212,8 @@ def read_recording(path: Path) -> list[RecordedSession]:
     decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
     sessions: list[RecordedSession] = []
     try:
-        data = path.read_bytes()
+        with open_at_once(path) as file:
+            data = file.readall()
     except FileNotFoundError:
         return []
     for text in data.split(b"\n"):

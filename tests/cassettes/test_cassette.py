@@ -157,3 +157,9 @@ async def test_other_header_fields_are_kept_on_request(tmp_path: Path) -> None:
         "Content-Type": "application/json",
         "x-units": "mm",
     }
+
+
+def test_a_pipe_in_the_place_of_a_cassette_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "tape")
+    with pytest.raises(InputError, match="tape cannot be read"):
+        CassetteReader(tmp_path / "tape")

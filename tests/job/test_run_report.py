@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import stat
 
 import numpy as np
 import pytest
 
 from fanout.errors import ConfigError
+from fanout.io.parts import PartsFolder
 from fanout.job import load_job, recreate_report, run_job
 from fanout.report import read_recording
 from tests.jobs import JOB
@@ -136,6 +138,32 @@ async def test_a_run_overwrites_no_input_of_that_name(write_job, doubler, tmp_pa
     with pytest.raises(ConfigError, match="would overwrite the input"):
         await run_job(job)
     assert (tmp_path / "out" / name).read_text() == "1\n2\n"
+
+
+@pytest.mark.parametrize("kind", ["folder", "loop", "pipe"])
+@pytest.mark.parametrize("suffix", ["jsonl", "html"])
+async def test_another_kind_of_file_in_its_place_is_an_error_of_the_report_alone(
+    write_job, doubler, tmp_path, kind, suffix
+):
+    job = load_job(write_job(url=doubler.url))
+    await run_job(job)
+    path = tmp_path / "out" / f"{NAME}.{suffix}"
+    path.unlink()
+    {"folder": path.mkdir, "loop": lambda: path.symlink_to(path), "pipe": lambda: os.mkfifo(path)}[kind]()
+    if kind == "pipe" and suffix == "html":  # it is replaced as a file would be
+        assert recreate_report(job) == path
+    else:
+        with pytest.raises(ConfigError, match=f"y.npy.report.{suffix}|no run into"):
+            recreate_report(job)
+
+
+async def test_a_file_in_the_place_of_the_parts_is_named(write_job, doubler, tmp_path):
+    job = load_job(write_job(url=doubler.url))
+    await run_job(job)
+    parts = PartsFolder(job.output_path).path
+    parts.touch()
+    with pytest.raises(ConfigError, match=f"{parts.name} cannot be removed: Not a directory"):
+        await run_job(job, fresh=True)
 
 
 async def test_without_a_run_there_is_nothing_to_report(write_job):
