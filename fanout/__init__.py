@@ -10,9 +10,9 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fanout._lazy import lazy
 from fanout._version import __version__
 
 if sys.platform == "win32":  # files are locked, written and synced with POSIX calls
@@ -79,7 +79,7 @@ if TYPE_CHECKING:
         Verdict,
     )
 
-# Module -> public names, resolved on first use (PEP 562): importing aiohttp, numpy and the rest takes half a second.
+# Module -> public names: importing aiohttp, numpy and the rest takes half a second.
 _HOMES = {
     "fanout.auth": (
         "ApiKeyAuth", "Auth", "AzureAuth", "BasicAuth", "BearerAuth", "CommandAuth", "Credentials", "GoogleAuth",
@@ -111,9 +111,6 @@ _HOMES = {
         "TensorSpec", "Verdict",
     ),
 }  # fmt: skip
-# Turned around once, since `__getattr__` looks names up.
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
 __all__ = [
     "Action", "Answers", "ApiKeyAuth", "Array", "Auth", "AzureAuth", "BasicAuth", "BearerAuth", "Cache",
     "CallbackError", "Chunk", "ChunkResult", "Client", "ClientStateError", "Codec", "CommandAuth", "ConfigError",
@@ -127,11 +124,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'fanout' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
-    return value
+__getattr__ = lazy(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from fanout.auth.authenticator import Authenticator
-from fanout.auth.aws import SigV4Auth
-from fanout.auth.base import ApiKeyAuth, Auth, BasicAuth, BearerAuth, Credentials, StaticAuth
-from fanout.auth.clouds import AzureAuth, GoogleAuth
-from fanout.auth.command import CommandAuth
-from fanout.auth.oauth2 import OAuth2Auth
+from typing import TYPE_CHECKING
+
+from fanout._lazy import lazy
+from fanout.auth.base import Auth
 from fanout.options import Registry
+
+if TYPE_CHECKING:
+    from fanout.auth.authenticator import Authenticator
+    from fanout.auth.aws import SigV4Auth
+    from fanout.auth.base import ApiKeyAuth, BasicAuth, BearerAuth, Credentials, StaticAuth
+    from fanout.auth.clouds import AzureAuth, GoogleAuth
+    from fanout.auth.command import CommandAuth
+    from fanout.auth.oauth2 import OAuth2Auth
 
 __all__ = [
     "DEFAULT_TYPE", "ApiKeyAuth", "Auth", "Authenticator", "AzureAuth", "BasicAuth", "BearerAuth", "CommandAuth",
@@ -18,15 +24,26 @@ __all__ = [
 DEFAULT_TYPE = "bearer"
 """Type of an ``[auth]`` table that names none."""
 
-_PACKAGED: dict[str, type[Auth]] = {
-    "bearer": BearerAuth,
-    "api-key": ApiKeyAuth,
-    "basic": BasicAuth,
-    "aws-sigv4": SigV4Auth,
-    "google": GoogleAuth,
-    "azure": AzureAuth,
-    "oauth2": OAuth2Auth,
-    "command": CommandAuth,
+__getattr__ = lazy(
+    __name__,
+    {
+        "fanout.auth.authenticator": ("Authenticator",),
+        "fanout.auth.aws": ("SigV4Auth",),
+        "fanout.auth.base": ("ApiKeyAuth", "BasicAuth", "BearerAuth", "Credentials", "StaticAuth"),
+        "fanout.auth.clouds": ("AzureAuth", "GoogleAuth"),
+        "fanout.auth.command": ("CommandAuth",),
+        "fanout.auth.oauth2": ("OAuth2Auth",),
+    },
+)
+_PACKAGED = {
+    "bearer": "fanout.auth.base:BearerAuth",
+    "api-key": "fanout.auth.base:ApiKeyAuth",
+    "basic": "fanout.auth.base:BasicAuth",
+    "aws-sigv4": "fanout.auth.aws:SigV4Auth",
+    "google": "fanout.auth.clouds:GoogleAuth",
+    "azure": "fanout.auth.clouds:AzureAuth",
+    "oauth2": "fanout.auth.oauth2:OAuth2Auth",
+    "command": "fanout.auth.command:CommandAuth",
 }
 _REGISTRY: Registry[Auth] = Registry(Auth, "type of authentication", _PACKAGED, "fanout.auth", "type")
 

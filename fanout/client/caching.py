@@ -14,7 +14,7 @@ import orjson
 from fanout._url import LOCAL, UNIX, USUAL_PORTS, is_credential, split_socket
 from fanout.client.endpoints import offline_url
 from fanout.client.identity import codec_identity, codec_name, query_of
-from fanout.engine import AnswerStore
+from fanout.engine import AnswerStore, Shares, SharingChunker
 from fanout.errors import ConfigError
 from fanout.io.cache import AnswerCache, Origin
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from fanout.addresses import Endpoint
     from fanout.client.options import ClientSettings
     from fanout.codecs.base import Codec
-    from fanout.settings import Cache
+    from fanout.engine import Chunker, Packing
+    from fanout.limits import ConcurrencyLimiter
+    from fanout.rows import RowSet
     from fanout.upstream.call import Call
 
 # Fields that name the caller or one request. All others count, since a gateway may choose the model by any of them.
@@ -34,16 +36,6 @@ _NOT_OF_ANSWERS = frozenset(
         "x-request-id", "x-correlation-id", "accept-encoding",
     }
 )  # fmt: skip
-
-
-def require_repeatable(codec: Codec, cache: Cache | None) -> None:
-    """Raise `ConfigError` if the answers are drawn at random, so that a cache would repeat one draw unasked."""
-    if cache is not None and cache.path is not None and not cache.sampled and (reason := codec.sampled):
-        raise ConfigError(
-            f"cache would repeat answers that the model draws at random ({reason}): set temperature = 0, or "
-            "cache.sampled = true to give later runs the same draw (in Python Cache(sampled=True))",
-            key="cache",
-        )
 
 
 async def open_store(
@@ -62,9 +54,23 @@ async def open_store(
     return AnswerStore(opened, origin, context, lasting=True)
 
 
-def own_store() -> AnswerStore:
-    """Return the store of one run, for the answers to its duplicates."""
-    return AnswerStore(AnswerCache(), Origin(), b"", lasting=False)
+def sharing_chunker(
+    every: Chunker,
+    store: AnswerStore | None,
+    call: Call,
+    *,
+    dedupe: bool,
+    window: ConcurrencyLimiter | None,
+    skip: RowSet | None,
+    packing: Packing | None,
+) -> SharingChunker:
+    """Return a chunker of the rows of ``every`` that the store does not know, or that no other row is equal to.
+
+    Without a ``store``, the run has one of its own for the answers to its duplicates.
+    """
+    own = store or AnswerStore(AnswerCache(), Origin(), b"", lasting=False)
+    shares = Shares(own, dedupe=dedupe, window=window, call=context_of_call(call))
+    return SharingChunker(every, shares, window=window, skip=skip, packing=packing)
 
 
 def context_of(

@@ -5,29 +5,29 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
 from fanout import frames
 from fanout._variables import resolved
-from fanout.client.caching import require_repeatable
 from fanout.client.endpoints import each_endpoint
-from fanout.client.file_run import Sink, checked_sink, run_into
-from fanout.client.identity import content_of, identity_of
-from fanout.client.options import ClientSettings, V, chunks_of, codec_of, name_of, redactor_of, telemetry_of
+from fanout.client.options import (
+    ClientSettings,
+    V,
+    chunks_of,
+    codec_of,
+    name_of,
+    preset_of,
+    redactor_of,
+    require_repeatable,
+    telemetry_of,
+)
 from fanout.client.outcome import pending_row, raise_if_stopped, require_on_error, values_or_result
-from fanout.client.resuming import open_journal
 from fanout.client.session import Session
 from fanout.client.stream import Stream
 from fanout.engine import Until
 from fanout.errors import ClientStateError
-from fanout.io.journal import Journal
-from fanout.io.readers import open_source
-from fanout.io.writers import FileSink
 from fanout.options import checks_options
-from fanout.presets import Preset
 from fanout.settings import Cache, Limits
-from fanout.threads import on_thread, opened_on_thread
 from fanout.transport.base import is_offline
 
 if TYPE_CHECKING:
@@ -37,13 +37,17 @@ if TYPE_CHECKING:
     from fanout._redact import Redactor
     from fanout.addresses import Endpoints
     from fanout.auth import Auth
+    from fanout.client.file_run import Sink
     from fanout.client.inspect import Preview, Survey
     from fanout.client.options import ClientOptions
     from fanout.codecs.base import Codec
     from fanout.engine import RunControl
     from fanout.frames import Frame
+    from fanout.io.journal import Journal
     from fanout.io.readers import Source
+    from fanout.io.writers import FileSink
     from fanout.limits import Cost, RateLimiter
+    from fanout.presets import Preset
     from fanout.prices import Prices
     from fanout.results import Event, Result, Statistics
     from fanout.settings import Hedge, RetryPolicy, Timeouts
@@ -149,7 +153,7 @@ class Client(Generic[V]):
         secrets: Iterable[str] | Redactor = (),
     ) -> None:
         # Options are checked here, so that an error names the line that passed them and not that of `open`.
-        preset = codec if isinstance(codec, Preset) else None
+        preset = preset_of(codec)
         followers, tracing = telemetry_of(telemetry)
         chunks = chunks_of(preset, chunk_rows, chunk_max_bytes, chunk_max_tokens)
         self._endpoints = [(resolved(one, "endpoint"), weight) for one, weight in each_endpoint(endpoint, preset)]
@@ -407,19 +411,10 @@ class Client(Generic[V]):
         """
         session, until = self._open_session(), Until.after(timeout)
         call = session.call(headers, priority)
-        if isinstance(rows, str | PathLike):
-            rows = await on_thread(open_source, rows)
-        sink = await checked_sink(rows, sink, journal, carry=carry)
-        if journal is None or isinstance(journal, Journal):
-            return await run_into(session, rows, sink, journal, call, control, until, keep_usage=keep_usage)
-        assert isinstance(sink, FileSink)  # as every journal demands
-        content = content_of(rows)
-        known = rows if content is None else content
-        # Hashing a large input takes seconds, so it is kept off the loop.
-        identity = await on_thread(self.identity, known) | ({"keep_usage": True} if keep_usage else {})
-        opening = partial(open_journal, Path(journal), identity, content, sink, carry=carry)
-        async with opened_on_thread(opening) as opened:
-            return await run_into(session, known, sink, opened, call, control, until, keep_usage=keep_usage)
+        from fanout.client.file_run import run_rows  # few processes write files, and its imports take long
+
+        running = partial(run_rows, session, rows, sink, journal, call, control, until)
+        return await running(keep_usage=keep_usage, carry=carry, identity=self.identity)
 
     @checks_options
     async def predict(
@@ -491,6 +486,8 @@ class Client(Generic[V]):
 
         Raises `ConfigError` for iterators, whose rows cannot be compared with those of an earlier run.
         """
+        from fanout.client.identity import identity_of  # as in `run`
+
         # The host is not part of the identity: a moved endpoint with the same path serves the same model.
         urls = [endpoint.url for endpoint, _ in self._endpoints]
         return identity_of(rows, self._codec, urls, self._redactor)

@@ -6,16 +6,17 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from fanout.client.identity import DigestRecorder, content_of, require_unchanged
+from fanout.client.identity import DigestRecorder, content_of
 from fanout.client.jobs import JournalledJobs
-from fanout.client.outcome import final_stop, raise_if_stopped, with_result
-from fanout.client.resuming import complete, require_same_rows, withdraw
+from fanout.client.outcome import final_stop, raise_if_stopped, require_unchanged, with_result
+from fanout.client.resuming import complete, open_journal, require_same_rows, withdraw
 from fanout.client.spending import recorded, schema_of_answers, settle, spent_before, with_usage_columns
 from fanout.client.uploading import upload
 from fanout.client.writing import ChunkStore, Writer
@@ -23,15 +24,15 @@ from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_
 from fanout.errors import ConfigError
 from fanout.io.journal import Journal, JournalState
 from fanout.io.kept import KEEP
-from fanout.io.readers import Source
+from fanout.io.readers import Source, open_source
 from fanout.io.writers import Checkpoint, FileSink, open_sink, require_apart_from_input
 from fanout.limits import ConcurrencyLimiter
 from fanout.paths import journal_path, require_apart
 from fanout.rows import RowSet
-from fanout.threads import ended, on_thread
+from fanout.threads import ended, on_thread, opened_on_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from fanout.client.session import Session
     from fanout.engine import Chunker, Run
@@ -50,7 +51,7 @@ class Sink(Protocol):
         """Write some chunks, in any order. Called on a helper thread, one call at a time. May raise OSError."""
 
 
-async def checked_sink(
+async def _checked_sink(
     rows: Any,
     sink: Sink | FileSink | str | PathLike[str],
     journal: Journal | str | PathLike[str] | None,
@@ -72,6 +73,35 @@ async def checked_sink(
         # Resolving paths can block on a network file system.
         await asyncio.to_thread(_require_own_files, rows, sink, path)
     return sink
+
+
+async def run_rows(
+    session: Session,
+    rows: Any,
+    sink: Sink | FileSink | str | PathLike[str],
+    journal: Journal | str | PathLike[str] | None,
+    call: Call,
+    control: RunControl | None,
+    until: Until | None,
+    *,
+    keep_usage: bool,
+    carry: bool,
+    identity: Callable[[Any], dict[str, Any]],
+) -> Result:
+    """See `Client.run`, which has checked the other options. ``identity`` gives that of the rows."""
+    if isinstance(rows, str | PathLike):
+        rows = await on_thread(open_source, rows)
+    sink = await _checked_sink(rows, sink, journal, carry=carry)
+    if journal is None or isinstance(journal, Journal):
+        return await run_into(session, rows, sink, journal, call, control, until, keep_usage=keep_usage)
+    assert isinstance(sink, FileSink)  # as every journal demands
+    content = content_of(rows)
+    known = rows if content is None else content
+    # Hashing a large input takes seconds, so it is kept off the loop.
+    identified = await on_thread(identity, known) | ({"keep_usage": True} if keep_usage else {})
+    opening = partial(open_journal, Path(journal), identified, content, sink, carry=carry)
+    async with opened_on_thread(opening) as opened:
+        return await run_into(session, known, sink, opened, call, control, until, keep_usage=keep_usage)
 
 
 async def run_into(

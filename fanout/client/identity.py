@@ -19,7 +19,7 @@ from fanout._redact import Redactor
 from fanout._url import LOCAL, is_credential, split_socket
 from fanout.client.functions import option_identity
 from fanout.engine import as_rows
-from fanout.errors import ConfigError, InputError
+from fanout.errors import ConfigError
 from fanout.io.fingerprint import of_rows
 from fanout.io.readers import Source, as_source
 from fanout.io.row_digests import DIGEST_BYTES, METHOD, row_digests
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from fanout.codecs.base import Codec
-    from fanout.engine import Chunker
     from fanout.io.journal.reading import SentDigests
     from fanout.types import Array, Block, Rows
 
@@ -231,12 +230,6 @@ def content_of(rows: object) -> Content | None:
         return Content(source) if source.repeatable else None
     sized = as_rows(rows)
     return None if sized is None else Content(sized)
-
-
-def require_unchanged(chunker: Chunker) -> None:
-    """Raise `InputError` if a file of the input was changed while it was read. Blocks on I/O."""
-    if (path := chunker.changed_file()) is not None:
-        raise InputError(f"{path} was changed while it was read: run again", key="input.path")
 
 
 class DigestRecorder:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from urllib.parse import urlsplit
 
+from fanout import presets
 from fanout._escape import escaped
 from fanout._redact import Redactor, secrets_of
 from fanout.auth import Auth
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError
 from fanout.limits import RateLimiter
-from fanout.presets import Preset
 from fanout.prices import Prices
 from fanout.settings import Cache, Chunks, Hedge, Limits, RetryPolicy, Timeouts
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     from fanout.addresses import Endpoint
+    from fanout.presets import Preset
     from fanout.results import Event
     from fanout.telemetry.base import Telemetry, Tracing
     from fanout.transport import HeaderSource, Transport, TransportWrapper
@@ -212,10 +213,18 @@ def redactor_of(
     return redactor
 
 
+def preset_of(codec: object) -> Preset | None:
+    """Return the preset in the place of a codec; None for a codec, its class or its name."""
+    if isinstance(codec, str | Codec | type):
+        return None
+    # Asked of the package, which imports its modules then: most clients have no preset.
+    return codec if isinstance(codec, presets.Preset) else None
+
+
 def codec_of(codec: str | Codec | type[Codec] | Preset) -> Codec:
     """Return the codec that a name, a class, an instance or a preset stands for. Raises `ConfigError`."""
-    if isinstance(codec, Preset):
-        codec = codec.codec
+    if (preset := preset_of(codec)) is not None:
+        codec = preset.codec
     if isinstance(codec, str):
         from fanout.codecs import codec as codec_by_name
 
@@ -225,3 +234,13 @@ def codec_of(codec: str | Codec | type[Codec] | Preset) -> Codec:
     if isinstance(codec, Codec):
         return codec
     raise ConfigError(f"codec must be a name or a fanout.Codec, not {type(codec).__name__}", key="codec")
+
+
+def require_repeatable(codec: Codec, cache: Cache | None) -> None:
+    """Raise `ConfigError` if the answers are drawn at random, so that a cache would repeat one draw unasked."""
+    if cache is not None and cache.path is not None and not cache.sampled and (reason := codec.sampled):
+        raise ConfigError(
+            f"cache would repeat answers that the model draws at random ({reason}): set temperature = 0, or "
+            "cache.sampled = true to give later runs the same draw (in Python Cache(sampled=True))",
+            key="cache",
+        )

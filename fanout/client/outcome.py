@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fanout.engine import RowStatus, Stop
-from fanout.errors import ConfigError, Interrupted, RowsFailed, RunStopped
+from fanout.errors import ConfigError, InputError, Interrupted, RowsFailed, RunStopped
 from fanout.results import Result, Statistics, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanout.engine import Batch
+    from fanout.engine import Batch, Chunker
     from fanout.results import ChunkResult
     from fanout.types import Array
 
@@ -120,3 +120,9 @@ def _own_row(array: Array, place: int) -> Any:
     # A view would keep the answers of all other callers in memory.
     value = array[place]
     return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def require_unchanged(chunker: Chunker) -> None:
+    """Raise `InputError` if a file of the input was changed while it was read. Blocks on I/O."""
+    if (path := chunker.changed_file()) is not None:
+        raise InputError(f"{path} was changed while it was read: run again", key="input.path")

@@ -8,13 +8,16 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fanout.client.caching import context_of_call, open_store, own_store
 from fanout.client.endpoints import endpoint_group, offline_targets, shares_limits, start_targets
-from fanout.client.identity import require_unchanged
-from fanout.client.inspect import Preview, Survey, preview_rows, survey_rows
-from fanout.client.outcome import final_stop, raise_if_stopped, settle_callers, settle_remaining_callers, with_result
+from fanout.client.outcome import (
+    final_stop,
+    raise_if_stopped,
+    require_unchanged,
+    settle_callers,
+    settle_remaining_callers,
+    with_result,
+)
 from fanout.client.progress import progress_bar
-from fanout.client.rows_to_send import RowsToSend
 from fanout.client.runs import Runs
 from fanout.engine import (
     Batcher,
@@ -24,8 +27,6 @@ from fanout.engine import (
     Run,
     RunControl,
     Scale,
-    Shares,
-    SharingChunker,
     Until,
     chunker_of,
 )
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from fanout._redact import Redactor
     from fanout.addresses import Endpoint
     from fanout.client.endpoints import Target
+    from fanout.client.inspect import Preview, Survey
     from fanout.client.options import ClientSettings
     from fanout.codecs.base import Codec
     from fanout.engine import AnswerStore, Batch, Chunker
@@ -125,7 +127,11 @@ class Session:
         if (encoding := settings.load.tokenizer) is not None:
             # The first use of an encoding reads a file of some megabytes, so it is kept off the loop.
             count_tokens = await asyncio.to_thread(tiktoken_counter, encoding)
-        store = await open_store(endpoints, codec, settings)
+        store = None
+        if settings.cache is not None and settings.cache.path is not None:
+            from fanout.client.caching import open_store  # few clients have a cache
+
+            store = await open_store(endpoints, codec, settings)
         open_at = partial(cls, codec=codec, settings=settings, count_tokens=count_tokens, store=store)
         servers: list[LocalServer] = []
         try:
@@ -211,11 +217,12 @@ class Session:
         """Divide ``rows`` as `chunker` does, without those that the cache knows or that share a request."""
         if self._store is None and not self._settings.dedupe:
             return self.chunker(rows, window, skip)
+        from fanout.client.caching import sharing_chunker  # few clients have a cache, or duplicates
+
         # Without a window and without packing: these bound the chunks that are cut of the rows which have to be sent.
         every = chunker_of(rows, self._settings.chunks.rows, skip=skip)
-        store, dedupe = self._store or own_store(), self._settings.dedupe
-        shares = Shares(store, dedupe=dedupe, window=window, call=context_of_call(call))
-        return SharingChunker(every, shares, window=window, skip=skip, packing=self._packing())
+        sharing = partial(sharing_chunker, every, self._store, call, dedupe=self._settings.dedupe)
+        return sharing(window=window, skip=skip, packing=self._packing())
 
     def _packing(self) -> Packing:
         # Each run packs for itself, with the scale that all of them have measured.
@@ -283,6 +290,8 @@ class Session:
 
     async def preview(self, rows: Rows, control: RunControl | None = None) -> Preview:
         """See `Client.preview`."""
+        from fanout.client.inspect import preview_rows  # few processes look at rows without sending them
+
         await self._request_metadata(control)
         return await preview_rows(self.chunker(rows), self._prepared_codec)
 
@@ -290,6 +299,9 @@ class Session:
         self, rows: Any, control: RunControl | None = None, on_request: Callable[[Cost], None] | None = None
     ) -> Survey:
         """See `Client.survey`."""
+        from fanout.client.inspect import survey_rows  # as in `preview`
+        from fanout.client.rows_to_send import RowsToSend
+
         metadata = await self._request_metadata(control)
         codec, dedupe = self._prepared_codec, self._settings.dedupe
         if self._store is None and not dedupe:

@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from fanout.callbacks import is_its_own
-from fanout.client.identity import require_unchanged
-from fanout.client.outcome import final_stop, raise_if_stopped, with_result
+from fanout.client.outcome import final_stop, raise_if_stopped, require_unchanged, with_result
 from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
 from fanout.limits import ConcurrencyLimiter
 

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fanout.codecs._paths import in_row_order
+from fanout._lazy import lazy
 from fanout.codecs.base import Codec
-from fanout.codecs.json import V1, Json
-from fanout.codecs.oip import Oip
-from fanout.codecs.openai_chat import OpenAIChat
-from fanout.codecs.openai_embeddings import OpenAIEmbeddings
 from fanout.options import Registry, option_names, require_known
+
+if TYPE_CHECKING:
+    from fanout.codecs._paths import in_row_order
+    from fanout.codecs.json import V1, Json
+    from fanout.codecs.oip import Oip
+    from fanout.codecs.openai_chat import OpenAIChat
+    from fanout.codecs.openai_embeddings import OpenAIEmbeddings
 
 __all__ = [
     "V1", "Codec", "Json", "Oip", "OpenAIChat", "OpenAIEmbeddings", "codec", "codec_class", "in_row_order", "names",
 ]  # fmt: skip
 
-_PACKAGED: dict[str, type[Codec]] = {kind.name: kind for kind in (Json, V1, Oip, OpenAIEmbeddings, OpenAIChat)}
+__getattr__ = lazy(
+    __name__,
+    {
+        "fanout.codecs._paths": ("in_row_order",),
+        "fanout.codecs.json": ("V1", "Json"),
+        "fanout.codecs.oip": ("Oip",),
+        "fanout.codecs.openai_chat": ("OpenAIChat",),
+        "fanout.codecs.openai_embeddings": ("OpenAIEmbeddings",),
+    },
+)
+_PACKAGED = {
+    "json": "fanout.codecs.json:Json",
+    "v1": "fanout.codecs.json:V1",
+    "oip": "fanout.codecs.oip:Oip",
+    "openai-embeddings": "fanout.codecs.openai_embeddings:OpenAIEmbeddings",
+    "openai-chat": "fanout.codecs.openai_chat:OpenAIChat",
+}
 _REGISTRY: Registry[Codec] = Registry(Codec, "codec", _PACKAGED, "fanout.codecs", "name")
 
 

@@ -29,8 +29,9 @@ from fanout.codecs._rows import stacked as stack_rows
 from fanout.engine.chunk_bounds import ChunkBounds
 from fanout.engine.chunker import Chunker, SizedChunker
 from fanout.errors import EncodeError, InputError
+from fanout.io import readers
 from fanout.io.fingerprint import stamp
-from fanout.io.readers import Source, as_source
+from fanout.io.readers.base import Source
 from fanout.rows import RowSet, any_is_masked_array, count_rows, join_rows, take_rows, without_mask
 from fanout.threads import DaemonThread
 from fanout.types import Block, Rows
@@ -251,7 +252,7 @@ def chunker_of(
 ) -> Chunker:
     """Return the chunker for the rows that a user gave. Raises `InputError` for rows that cannot be sent."""
     bounds = ChunkBounds(chunk_rows, packing)
-    source = rows if isinstance(rows, Source) else as_source(rows)
+    source = _source_of(rows)
     if source is not None:
         return _source_chunker(source, bounds, window, skip or RowSet())
     sized = as_rows(rows)
@@ -262,6 +263,13 @@ def chunker_of(
     if isinstance(rows, Iterable):
         return _ThreadChunker(_blocks_of(iter(rows), chunk_rows), bounds, window, skip)
     raise InputError(f"rows must be an array, a list, a mapping of arrays or an iterable, not {type(rows).__name__}")
+
+
+def _source_of(rows: object) -> Source | None:
+    if isinstance(rows, Source):
+        return rows
+    # Most inputs are no tables, whose modules take long to import; each batch of `predict` comes through here.
+    return None if type(rows) in (list, np.ndarray) else readers.as_source(rows)
 
 
 def _source_chunker(source: Source, bounds: ChunkBounds, window: ConcurrencyLimiter | None, skip: RowSet) -> Chunker:

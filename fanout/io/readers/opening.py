@@ -1,0 +1,242 @@
+"""Open a file of rows, in any of the formats."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from fanout.addresses import Storage
+from fanout.errors import InputError
+from fanout.io.kept import KEEP
+from fanout.io.readers.arrow_files import ArrowFileSource, ParquetSource
+from fanout.io.readers.columns import ColumnOptions
+from fanout.io.readers.csv import CsvSource
+from fanout.io.readers.file_contents import FileCellsSource, FileOptions, FileReader, Folder, FolderSource, RemoteFolder
+from fanout.io.readers.files import (
+    GZIP,
+    ConcatenatedSource,
+    FileSource,
+    find_files,
+    folder_of,
+    in_natural_order,
+    of_one_format,
+)
+from fanout.io.readers.jsonl import JsonLinesSource
+from fanout.io.readers.lines import ByteInput, InputFile, Stdin, TextSource
+from fanout.io.readers.npy import NpySource, NpzSource
+from fanout.io.remote import find_remote_files, shown, url_of
+from fanout.options import checks_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from fanout.io.kept import KeptColumns
+    from fanout.io.readers.base import Source
+    from fanout.io.remote import InputPath
+
+_STDIN = "-"
+_MEDIA = (
+    ".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".wav", ".mp3", ".flac", ".ogg", ".m4a", ".mp4",
+    ".webm", ".pdf",
+)  # fmt: skip
+_FILES = "files"
+
+
+class _FileFormat(NamedTuple):
+    """A format whose files are opened one by one: they have a header to compare, and can be read from any row."""
+
+    suffixes: tuple[str, ...]
+    open: Callable[[InputPath, ColumnOptions], FileSource]
+
+
+class _LineFormat(NamedTuple):
+    """A format of lines, which may be compressed, come from stdin, and go on from one file to the next."""
+
+    suffixes: tuple[str, ...]
+    open: Callable[[Sequence[ByteInput], ColumnOptions], Source]
+
+
+# A new format is a module with a source, a line here, and its name in the job file's `input.format`.
+_FILE_FORMATS = {
+    "npy": _FileFormat((".npy",), NpySource),
+    "npz": _FileFormat((".npz",), NpzSource),
+    "parquet": _FileFormat((".parquet", ".pq"), ParquetSource),
+    "arrow": _FileFormat((".arrow", ".feather", ".ipc"), ArrowFileSource),
+}
+_LINE_FORMATS = {
+    "jsonl": _LineFormat((".jsonl", ".ndjson"), JsonLinesSource),
+    "csv": _LineFormat((".csv",), CsvSource),
+    "tsv": _LineFormat((".tsv",), partial(CsvSource, delimiter="\t")),
+    "txt": _LineFormat((".txt",), TextSource),
+}
+_SUFFIXES = {suffix: name for name, one in _FILE_FORMATS.items() for suffix in one.suffixes}
+_SUFFIXES |= {suffix: name for name, one in _LINE_FORMATS.items() for suffix in one.suffixes}
+# Lines can be read from a compressed stream; the other formats need to seek in the file.
+_SUFFIXES |= {suffix + GZIP: name for name, one in _LINE_FORMATS.items() for suffix in one.suffixes}
+_SUFFIXES |= dict.fromkeys(_MEDIA, _FILES)
+
+
+@checks_options
+def open_source(
+    path: Path | str,
+    column: str | None = None,
+    *,
+    columns: Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    as_vector: bool = False,
+    id: str | Sequence[str] | None = None,  # noqa: A002 - the name it has for users
+    format: str | None = None,  # noqa: A002
+    needed: Collection[str] = (),
+    files: str | Sequence[str] | None = None,
+    files_root: Path | str | None = None,
+    fetch_hosts: Sequence[str] = (),
+    fetch_timeout: float = 30.0,
+    file_max_bytes: int = 32 * 2**20,
+    keep: Sequence[str] | str | None = None,
+    storage: Storage | None = None,
+) -> Source:
+    """Open the rows of a file, of all files in a folder, of the files that a pattern matches, or of stdin.
+
+    A URL stands for a remote file. It is read by ranges as rows are needed, all of one version: if the file changes
+    meanwhile, reading raises `InputError`.
+
+    Args:
+        path: a file, a folder, a pattern (``data/*.parquet``, ``**`` for any number of folders), or ``-`` for stdin; or
+            the URL of an object, a folder or a pattern (``s3://bucket/data/*.parquet``, ``gs://``, ``az://``; these
+            need the extra ``cloud``), or of a file of a web server (``https://``).
+            Several files have one format and are read in natural order (``part-2`` before ``part-10``). Hidden files,
+            names that begin with ``_``, and empty files are passed over.
+        column: name of the array, column or field whose values are the rows (in JSON lines also a JSON pointer, in
+            Parquet and Arrow a field of a struct with a dot). It can be left out if the file holds exactly one, and for
+            JSON lines, whose rows are then the whole values.
+        columns: names, or patterns such as ``f*``, of several: a row maps their names to their values. A pattern
+            matches in the order of the file and passes over the columns of ``id``.
+        rename: column -> its name in such a row; in JSON lines without ``columns``, field -> its name in the object.
+        as_vector: make a row a list of numbers, one for each of ``columns``.
+        id: name of the column with the rows' ids, texts or integers; or names of several, whose values by name
+            (``{"order": 7, "line": 2}``) are a row's id.
+        needed: columns to read if neither ``column`` nor ``columns`` is given and the file has columns, as those that a
+            codec takes (`Codec.columns`). In JSON lines a row stays the whole value.
+        format: ``npy``, ``npz``, ``parquet``, ``arrow``, ``jsonl``, ``csv``, ``tsv`` or ``txt``, instead of the suffix;
+            or ``files``, as for images, audio and PDF: each file is a row, whose columns are ``file`` (its bytes) and
+            ``name`` (its path below the folder, also the id). Without ``column`` and ``columns`` a row is the bytes.
+        files: name of the column, or of several, with paths or URLs of files: rows have their bytes. A row whose file
+            cannot be read fails alone.
+        files_root: folder in which these paths begin, and below which the files have to be once links are resolved; the
+            working folder if not given. For the format ``files``, the folder of the input.
+        fetch_hosts: hosts from which URLs are fetched (``images.example.com``, ``*.example.com``, ``10.0.0.7:8080``).
+            Other URLs of public hosts are passed on to the model as texts.
+        fetch_timeout: seconds for one URL.
+        file_max_bytes: largest file.
+        keep: columns, names or patterns, that the output of `Client.run` has beside the answers; ``"*"`` for all but
+            those of ``id``. They are read once more when the output is put together.
+        storage: access to remote files, where the environment does not give it.
+
+    Raises:
+        InputError: the input or a column of it cannot be used; its ``key`` is that of the job file, for instance
+            ``"input.path"`` or ``"input.columns"``.
+    """
+    known = [*_FILE_FORMATS, *_LINE_FORMATS, _FILES]
+    if format is not None and format not in known:
+        raise InputError(f'format must be one of {", ".join(known)}, not "{format}"', key="input.format")
+    options = ColumnOptions(
+        column=column,
+        columns=None if columns is None else tuple(dict.fromkeys(columns)),
+        rename=rename or {},
+        vector=as_vector,
+        id=id if isinstance(id, str | None) else tuple(dict.fromkeys(id)),
+        # Sorted, so that the fingerprint of the input does not depend on the order in a set.
+        needed=tuple(sorted(needed)),
+    )
+    file_options = FileOptions(
+        columns=_names_of(files),
+        root=None if files_root is None else Path(files_root),
+        fetch_hosts=tuple(fetch_hosts),
+        fetch_timeout=fetch_timeout,
+        max_bytes=file_max_bytes,
+    )
+    url = url_of(path)
+    if url is None:
+        source = _open(Path(path), options, format, file_options)
+    else:
+        source = _open_remote(url, options, format, file_options, storage or Storage())
+    # Before the cells become files: an output keeps the names of files, not their bytes.
+    kept = None if keep is None else _kept(source, keep, options)
+    if file_options.columns:
+        source = FileCellsSource(source, file_options)
+    source.kept = kept
+    return source
+
+
+def _names_of(files: str | Sequence[str] | None) -> tuple[str, ...]:
+    return () if files is None else (files,) if isinstance(files, str) else tuple(dict.fromkeys(files))
+
+
+def _open(path: Path, options: ColumnOptions, format: str | None, file_options: FileOptions) -> Source:  # noqa: A002
+    if str(path) == _STDIN:
+        return _open_stdin(options, format)
+    # An empty file of rows has none, but an empty image is a row that fails.
+    files, format = find_files(path, _SUFFIXES, format, keep_empty=_FILES)  # noqa: A001
+    if format == _FILES:
+        _require_no_files(file_options)
+        folder = folder_of(path)
+        reader = FileReader(folder, file_options.root or folder, None, file_options.max_bytes)
+        return FolderSource(Folder(files, folder, reader), options)
+    return _open_files(files, str(path), options, format)
+
+
+def _open_remote(
+    url: str,
+    options: ColumnOptions,
+    format: str | None,  # noqa: A002
+    file_options: FileOptions,
+    storage: Storage,
+) -> Source:
+    files = in_natural_order(find_remote_files(url, storage))
+    try:
+        files, format = of_one_format(files, shown(url), _SUFFIXES, format, keep_empty=_FILES, named=len(files) == 1)  # noqa: A001
+    except OSError as error:
+        raise InputError(f"{shown(url)} cannot be read: {error.strerror or error}", key="input.path") from None
+    if format == _FILES:
+        _require_no_files(file_options)
+        return FolderSource(RemoteFolder(files, shown(url), file_options.max_bytes), options)
+    return _open_files(files, shown(url), options, format)
+
+
+def _require_no_files(file_options: FileOptions) -> None:
+    if file_options.columns:
+        raise InputError("the rows are files themselves: leave files out", key="input.files")
+
+
+def _open_files(files: Sequence[InputPath], name: str, options: ColumnOptions, format: str) -> Source:  # noqa: A002
+    # Each source opens its file to check the header, before a request is sent.
+    try:
+        if format in _LINE_FORMATS:
+            return _LINE_FORMATS[format].open([InputFile(file) for file in files], options)
+        sources = [_FILE_FORMATS[format].open(file, options) for file in files]
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {error.strerror or error}", key="input.path") from None
+    return ConcatenatedSource(sources)
+
+
+def _kept(source: Source, keep: Sequence[str] | str, options: ColumnOptions) -> KeptColumns:
+    columns = (keep,) if isinstance(keep, str) else tuple(dict.fromkeys(keep))
+    if not columns:
+        raise InputError("keep is an empty list: leave it out", key=KEEP)
+    if not source.repeatable:
+        problem = "stdin can be read only once, so its columns cannot be kept: save the rows to a file"
+        raise InputError(problem, key=KEEP)
+    try:
+        return source.keep(ColumnOptions(columns=columns, id=options.id))
+    except InputError as error:
+        # The columns are named by another key here than in the messages about those of the rows.
+        raise InputError(str(error), key=KEEP) from None
+
+
+def _open_stdin(options: ColumnOptions, format: str | None) -> Source:  # noqa: A002
+    # The other formats have to be read from any place, which a pipe cannot.
+    if format not in _LINE_FORMATS:
+        problem = "has no suffix" if format is None else f"cannot be read as {format}"
+        raise InputError(f"stdin {problem}: set format to {', '.join(_LINE_FORMATS)}", key="input.format")
+    return _LINE_FORMATS[format].open([Stdin()], options)
