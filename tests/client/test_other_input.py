@@ -14,8 +14,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fanout import Client, ConfigError, InputError, Limits, RunControl, RunStopped, open_sink, open_source
+from fanout import (
+    Client,
+    ConfigError,
+    InputError,
+    Limits,
+    Prices,
+    RetryPolicy,
+    RunControl,
+    RunStopped,
+    open_sink,
+    open_source,
+)
 from fanout.clock import VirtualClock
+from fanout.io.journal import read_state
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint
 from tests.support import Plain
@@ -351,3 +363,23 @@ def test_any_edit_gives_the_output_of_the_edited_input_and_sends_no_row_twice(
     # An unchanged input is not a case for --carry: rows that were in flight are sent again.
     if not np.array_equal(first, second):
         assert not [row for row in again if row in before]
+
+
+async def test_carry_from_a_run_without_an_answer_counts_what_it_has_spent(tmp_path: Path) -> None:
+    async def spend(rows: np.ndarray, *script: str, **how: Any) -> float:
+        """Send rows; return the cost of all runs."""
+        with MockEndpoint(double) as mock:
+            mock.script(*script)
+            retry, cost = RetryPolicy(max_attempts=1), Prices(per_request=1.0)
+            async with Client(mock.url(Plain), codec=Plain, chunk_rows=5, retry=retry, cost=cost) as client:
+                with contextlib.suppress(RunStopped):
+                    journal = tmp_path / "y.npy.journal"
+                    await client.run(rows, open_sink(tmp_path / "y.npy"), journal=journal, **how)
+        state = read_state(tmp_path / "y.npy.journal")
+        assert state is not None
+        assert state.charged is not None
+        return state.charged.cost
+
+    before = await spend(X, *["truncated-json"] * 99)
+    assert before > 0
+    assert await spend(X[:10], carry=True) == before + 2
