@@ -20,6 +20,7 @@ from fanout.io.journal.records import Damaged, records
 from fanout.results import ChunkResult, Failure
 from fanout.rows import RowSet
 from fanout.types import Chunk
+from tests.devices import like_null
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -362,7 +363,8 @@ def test_the_journal_of_another_input_takes_over_in_one_step(
 
 def test_a_journal_that_is_no_regular_file_is_not_read(path: Path) -> None:
     """The device would give bytes without end to the status of its job."""
-    path.symlink_to("/dev/null")
+    like_null(path.parent / "null")
+    path.symlink_to("null")
     with pytest.raises(Damaged, match="is not a regular file"):
         read_state(path)
 

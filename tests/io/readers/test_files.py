@@ -10,6 +10,7 @@ import pytest
 from fanout.errors import InputError
 from fanout.io.readers import open_source
 from fanout.io.readers.files import in_natural_order
+from tests.devices import like_null
 from tests.io.readers.reading import read, refused_at_once
 
 
@@ -123,7 +124,8 @@ def test_a_pipe_or_a_device_is_refused_before_it_is_opened(tmp_path, kind, where
         keeper = os.open(path, os.O_RDWR | os.O_NONBLOCK)
         os.write(keeper, b"a row\n")
     else:
-        path.symlink_to("/dev/null")
+        like_null(tmp_path / "null")
+        path.symlink_to("null")
         keeper = -1
     try:
         with pytest.raises(InputError, match=r"b\.txt is not a regular file: .* stdin \(path \"-\"\)") as caught:
