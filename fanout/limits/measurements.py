@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from math import inf, log, sqrt
-from statistics import median
 
 # Multiple of the median latency above which an answer is a straggler.
 _SLOW = 2.5
@@ -144,7 +143,9 @@ class Stragglers:
         self._recent.append(seconds)
         self._until_median -= 1
         if self._until_median < 0 and len(self._recent) >= _FEW_ANSWERS:
-            self.ceiling = _SLOW * median(self._recent)
+            # Both middle ones, which are the same of an odd number: `statistics` takes long to import.
+            ordered, middle = sorted(self._recent), len(self._recent) // 2
+            self.ceiling = _SLOW * (ordered[middle] + ordered[~middle]) / 2
             self._until_median = _MEDIAN_EVERY
         self._answers += 1
         self._excess += max(0.0, seconds - self.ceiling)
