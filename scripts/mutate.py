@@ -62,6 +62,7 @@ TESTS = {  # modules, and the tests that follow those of the mirrored path
         "tests/io/journal tests/client/test_golden_journal.py tests/client/test_journalled.py"
         " tests/client/test_own_files.py tests/client/test_other_input.py tests/job/test_run.py"
         " tests/job/test_polling.py tests/durability/test_journal_damage.py tests/durability/test_failing_disk.py"
+        " tests/client/test_spending.py tests/cli/test_failures.py"
     ),
     "fanout/io/writers/*.py": (
         "tests/io/writers tests/client/test_own_files.py tests/client/test_journalled.py tests/job/test_kept.py"

@@ -203,8 +203,8 @@ class OpenedJournal:
             self._file.sync()
         # The notes are read again when they are needed.
         state = replace(loaded.state, notes=[])
-        if state.is_retry and state.complete_run is not None:
-            self.retry, state = state, replace(state.complete_run, identity=state.identity, notes=[])
+        if (complete_run := state.in_place) is not state:
+            self.retry, state = state, replace(complete_run, identity=state.identity, notes=[])
         # The process that was allowed to spend more has ended, so that its allowance counts as spent.
         self.state = replace(state, spending=Spending(state.charged))
         self.resumed_rows = len(state.resolved)

@@ -147,6 +147,7 @@ def test_a_publication_that_was_broken_off_is_carried_out_later(path: Path, monk
         patch.setattr(Publication, "carry_out", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "I/O")))
         with pytest.raises(OSError, match="I/O"):
             journal.publish(100, Publication(((temporary, final),)))
+    assert not journal.state.complete
     journal.close()
     moved = path.parent / "moved"
     moved.mkdir()
@@ -288,6 +289,29 @@ def test_a_complete_run_with_failed_rows_that_are_sent_again_is_complete_to_all_
     state = read_state(path)
     assert state is not None
     assert (state.complete, state.failures, state.complete_run) == (True, [], None)
+
+
+def test_the_publication_of_rows_that_were_sent_again_is_carried_out_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary, final = path.with_name("y.npy.partial"), path.with_name("y.npy")
+    sent(path)
+    identity = {**IDENTITY, "input": FILE}
+    journal = Journal(path, identity)
+    journal.publish(30, Publication())
+    journal.begin_retry([])
+    journal.commit([done(3, 4)], None, None)
+    temporary.write_bytes(b"with the row")
+    with monkeypatch.context() as patch:
+        patch.setattr(Publication, "carry_out", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "I/O")))
+        with pytest.raises(OSError, match="I/O"):
+            journal.publish(30, Publication(((temporary, final),)))
+    journal.close()
+    journal = Journal(path, identity)
+    assert (journal.retry, journal.state.complete, journal.state.failures) == (None, False, [])
+    journal.finish_publication()
+    journal.close()
+    assert final.read_bytes() == b"with the row"
 
 
 def test_failed_rows_may_change_before_they_are_sent_again_and_no_others(path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.io.journal.records import Damaged, RecordReader, record, records
+from fanout.io.journal.records import Damaged, RecordFile, RecordReader, record, records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,3 +73,23 @@ def test_a_long_record_may_be_torn_too() -> None:
 def test_a_missing_record_is_an_error() -> None:
     with pytest.raises(Damaged, match="record 1, at byte"):
         records(WHOLE[0] + WHOLE[2])
+
+
+def test_nothing_is_appended_after_a_record_that_may_not_be_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failed sync the kernel may have dropped the pages of earlier records, and a later sync succeeds."""
+
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    file = RecordFile(tmp_path / "x.journal")
+    file.append(PAYLOADS[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            file.append(PAYLOADS[1])
+    with pytest.raises(OSError, match="an earlier write to it has failed"):
+        file.append(PAYLOADS[1])
+    file.close()
+    assert records(file.path.read_bytes()) == (PAYLOADS[:1], ENDS[0])

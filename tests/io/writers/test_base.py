@@ -7,6 +7,12 @@ import json
 import numpy as np
 import pytest
 
+from fanout.addresses import Storage
+from fanout.errors import ConfigError
+from fanout.io.readers import open_source
+from fanout.io.remote.file import Version
+from fanout.io.remote.object_stores import Bucket, StoredFile
+from fanout.io.writers import open_sink, require_apart_from_input
 from fanout.paths import report_paths
 from fanout.types import Chunk
 from tests.io.writers.runs import done, failure, opened, publish, result, write_all
@@ -102,3 +108,14 @@ def test_values_of_an_earlier_run_are_removed_before_their_mask(tmp_path):
     publication = sink.finish(result(2), replaced=[mask, failures, earlier])
     sink.close()
     assert publication.outdated == (path, earlier, mask, failures)
+
+
+@pytest.mark.parametrize("key", ["in/y.npy", "in/y.npy.ok.npy", "in/y.npy.failures.jsonl"])
+def test_an_object_that_is_read_is_never_replaced(tmp_path, key):
+    np.save(tmp_path / "x.npy", np.arange(3.0))
+    source = open_source(tmp_path / "x.npy")
+    source.files = (StoredFile(Bucket("s3", "data", Storage(), "input.path"), key, Version(1, "a")),)
+    with pytest.raises(ConfigError, match=f"s3://data/in/y.npy would overwrite the input s3://data/{key}:"):
+        require_apart_from_input(open_sink("s3://data/in/y.npy", folder=tmp_path), source)
+    require_apart_from_input(open_sink("s3://data/out/y.npy", folder=tmp_path), source)
+    require_apart_from_input(open_sink("gs://data/in/y.npy", folder=tmp_path), source)
