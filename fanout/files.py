@@ -34,7 +34,7 @@ PRIVATE = 0o600
 
 # Errors of a file system that has no fallocate.
 _NO_FALLOCATE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV}
-_CHECKSUM_BYTES = 2**20
+_PIECE_BYTES = 2**20
 
 
 def make_folder(folder: Path) -> None:
@@ -118,11 +118,19 @@ def read_at(fd: int, length: int, offset: int) -> bytes:
     return b"".join(parts)
 
 
+def pieces_at(fd: int, offset: int, length: int) -> Iterator[bytes]:
+    """Yield ``length`` bytes from ``offset`` in pieces, fewer at the end of the file."""
+    end = offset + length
+    while offset < end and (piece := read_at(fd, min(_PIECE_BYTES, end - offset), offset)):
+        yield piece
+        offset += len(piece)
+
+
 def checksum_at(fd: int, offset: int, length: int) -> int:
     """Return the CRC-32 of ``length`` bytes from ``offset``, fewer at the end of the file."""
-    value, end = 0, offset + length
-    while offset < end and (piece := read_at(fd, min(_CHECKSUM_BYTES, end - offset), offset)):
-        value, offset = crc32(piece, value), offset + len(piece)
+    value = 0
+    for piece in pieces_at(fd, offset, length):
+        value = crc32(piece, value)
     return value
 
 
@@ -206,6 +214,10 @@ class PartialFile:
     def read_at(self, offset: int, length: int) -> bytes:
         """Read up to ``length`` bytes from ``offset``."""
         return read_at(self._fd, length, offset)
+
+    def pieces_at(self, offset: int, length: int) -> Iterator[bytes]:
+        """Yield ``length`` bytes from ``offset`` in pieces, fewer at the end of the file."""
+        return pieces_at(self._fd, offset, length)
 
     def checksum(self, offset: int, length: int) -> int:
         """Return the CRC-32 of ``length`` bytes from ``offset``, fewer at the end of the file."""

@@ -266,7 +266,8 @@ async def _opened(sink: Sink | FileSink, chunker: Chunker, journal: Journal | No
 
     def begin() -> None:
         state = journal.state if journal else JournalState({})
-        sink.open(chunker.total, Checkpoint(state.schema, state.ok, journal.notes() if journal else ()))
+        checkpoint = Checkpoint(state.schema, state.ok, journal.notes() if journal else ())
+        sink.open(chunker.total, checkpoint, journalled=journal is not None)
 
     try:
         await on_thread(begin)

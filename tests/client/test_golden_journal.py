@@ -27,7 +27,7 @@ def rows_for(name: str, folder: Path) -> Source | np.ndarray:
     return open_source(folder / "x.jsonl", "x", id="id") if name == "y.jsonl" else X
 
 
-@pytest.mark.parametrize("name", ["y.npy", "y.jsonl", "y.parquet"])
+@pytest.mark.parametrize("name", ["y.npy", "y-xxh3.npy", "y.jsonl", "y.parquet"])
 async def test_a_run_of_an_earlier_version_is_resumed(tmp_path: Path, name: str) -> None:
     if name == "y.parquet":
         pytest.importorskip("pyarrow")

@@ -65,6 +65,7 @@ class FileSink(ABC):
         mask: file with the mask; None if all rows have an answer.
         failures: file with the reasons; None if no row failed.
         finished_rows: rows that `finish` has assembled so far; None before it is called.
+        journalled: whether the run has a journal, for which `sync` returns notes.
         destination: where `outputs`, `mask` and `failures` are uploaded once they are in place; None for local outputs.
         observe: called with the chunks of each `write` after it, on the same thread; it must not raise.
     """
@@ -76,19 +77,22 @@ class FileSink(ABC):
         self.mask: Path | None = None
         self.failures: Path | None = None
         self.finished_rows: int | None = None
+        self.journalled = True
         self.destination: Destination | None = None
 
-    def open(self, n_rows: int | None, checkpoint: Checkpoint | None = None) -> None:
+    def open(self, n_rows: int | None, checkpoint: Checkpoint | None = None, *, journalled: bool = True) -> None:
         """Create the files, and the folder if it is missing; or open those that an earlier process has left.
 
         Args:
             n_rows: rows of the whole input; None if only its end shows it.
             checkpoint: the answers to keep.
+            journalled: False if `sync` will not be called, so that its notes need not be kept.
 
         Raises:
             ConfigError: the files cannot be created, another process writes them, or they do not hold the answers of
                 ``checkpoint``; its ``key`` is ``"output.path"``.
         """
+        self.journalled = journalled
         # A folder or a link may have taken a file's name since the sink was made.
         check_names(self.path)
         # Before the first request is paid for: the store may be out of reach since the job was checked.

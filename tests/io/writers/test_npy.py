@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from xxhash import xxh3_64_hexdigest
 
 from fanout.errors import ConfigError
-from fanout.io.writers import npy
+from fanout.io.writers import npy, open_sink
 from fanout.types import Chunk
 from tests.io.writers.runs import cut, done, failure, opened, publish, result, write_all
 
@@ -208,3 +209,26 @@ def test_files_that_finish_could_not_publish_stay_as_partial(tmp_path, monkeypat
         publish(sink, result(2))
     sink.close()
     np.testing.assert_array_equal(np.load(io.BytesIO((tmp_path / "y.npy.partial").read_bytes())), [1, 1])
+
+
+def test_ranges_that_follow_one_another_are_one_note_with_the_checksum_of_all_their_bytes(tmp_path):
+    sink = opened(tmp_path / "y.npy", 50)
+    rows = np.arange(100.0).reshape(50, 2)
+    for start in (0, 10, 30, 20):
+        sink.write([done(start, rows[start : start + 10])])
+    assert sink.sync() == [
+        [start, stop, xxh3_64_hexdigest(rows[start:stop].tobytes())] for start, stop in ((0, 20), (30, 40), (20, 30))
+    ]
+    sink.write([done(40, rows[40:])])
+    assert sink.sync() == [[40, 50, xxh3_64_hexdigest(rows[40:].tobytes())]]
+    assert sink.sync() is None
+    sink.close()
+
+
+def test_without_a_journal_no_note_is_kept(tmp_path):
+    """Their number grows with the input."""
+    sink = open_sink(tmp_path / "y.npy")
+    sink.open(20, journalled=False)
+    sink.write([done(10, np.zeros((10, 2))), done(0, np.zeros((10, 2)))])
+    assert sink.sync() is None
+    sink.close()
