@@ -7,6 +7,7 @@ because ``Unpack`` accepts a TypedDict only; a test keeps the two equal.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from urllib.parse import urlsplit
 
@@ -119,6 +120,7 @@ class ClientSettings:
         if auth is not None and not isinstance(auth, Auth):
             problem = f"auth must be a fanout.Auth, such as fanout.BearerAuth(...), not {type(auth).__name__}"
             raise ConfigError(problem, key="auth")
+        self._require_plain_functions()
         self._require_one_token_count()
         self._require_one_way_of_sharing()
         # Without a price nothing costs anything, and the limit would never be reached.
@@ -136,6 +138,14 @@ class ClientSettings:
         if isinstance(self.limits, RateLimiter) and self.load.shared is not None:
             problem = "a RateLimiter shares rates within one process, limits.shared between several: leave one out"
             raise ConfigError(problem, key="limits.shared")
+
+    def _require_plain_functions(self) -> None:
+        for name in ("on_event", "count_tokens"):
+            # A call of an async function only makes a coroutine: no event would be seen, and no token counted.
+            if iscoroutinefunction(getattr(self, name)):
+                raise ConfigError(f"{name} must be a plain function, not an async one: it is not awaited", key=name)
+        if self.on_event is not None and not callable(self.on_event):
+            raise ConfigError(f"on_event must be a function, not {self.on_event!r}", key="on_event")
 
     def _require_one_token_count(self) -> None:
         if self.count_tokens is None:

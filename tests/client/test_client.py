@@ -70,6 +70,9 @@ def test_a_url_that_names_no_model_is_refused_with_an_example() -> None:
         ({"limits": 8}, r"limits must be a fanout.Limits\(...\), not int"),
         ({"retry": 3}, "retry must be a fanout.RetryPolicy"),
         ({"timeouts": 60}, "timeouts must be a fanout.Timeouts"),
+        ({"on_event": 5}, "on_event must be a function, not 5"),
+        ({"on_event": asyncio.sleep}, "on_event must be a plain function, not an async one"),
+        ({"count_tokens": asyncio.sleep}, "count_tokens must be a plain function, not an async one"),
     ],
 )
 def test_an_argument_that_cannot_be_used_is_named(arguments: dict[str, Any], message: str) -> None:
