@@ -16,7 +16,7 @@ from fanout.io.journal import Journal, JournalState, read_state
 from fanout.io.journal import journal as journal_module
 from fanout.io.journal import opening as opening_module
 from fanout.io.journal import payloads as payloads_module
-from fanout.io.journal.records import Damaged, records
+from fanout.io.journal.records import Damaged, record, records
 from fanout.results import ChunkResult, Failure
 from fanout.rows import RowSet
 from fanout.types import Chunk
@@ -235,6 +235,15 @@ def test_the_digests_of_rows_are_read_as_they_were_written(path: Path) -> None:
     assert np.array_equal(digests[0:12], DIGESTS[0:12])
     assert np.array_equal(digests[14:30], DIGESTS[14:30])
     journal.close()
+
+
+def test_digests_of_a_method_that_only_a_later_release_knows_are_refused(path: Path) -> None:
+    sent(path)
+    payloads = records(path.read_bytes()).payloads
+    payloads[0] = payloads[0].replace(b'"method":"xxh3"', b'"method":"xxh9"')
+    path.write_bytes(b"".join(record(number, payload) for number, payload in enumerate(payloads)))
+    with pytest.raises(ConfigError, match=r"a later release of fanout wrote it \(digests by xxh9\)"):
+        Journal(path, {**IDENTITY, "input": FILE})
 
 
 def test_the_digests_of_many_rows_have_records_of_a_bounded_length(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
