@@ -65,8 +65,8 @@ TESTS = {  # modules, and the tests that follow those of the mirrored path
         " tests/client/test_spending.py tests/cli/test_failures.py"
     ),
     "fanout/io/writers/*.py": (
-        "tests/io/writers tests/client/test_own_files.py tests/client/test_journalled.py tests/job/test_kept.py"
-        " tests/job/test_typed_answers.py"
+        "tests/io/writers tests/client/test_golden_journal.py tests/client/test_own_files.py"
+        " tests/client/test_journalled.py tests/job/test_kept.py tests/job/test_typed_answers.py"
     ),
 }
 

@@ -51,9 +51,9 @@ class BisectionBudget:
 
     Until something has succeeded, two failed single rows end the run, the first and the last of a chunk, for bad rows
     often stand together. Later, splitting ends when more than half of at least 64 rows that were isolated, alone or
-    with others, have failed. The run also ends when many single rows are
-    refused in the same words and none succeeds in between: a closed account is refused in words that no table knows,
-    while rows that really are bad have others beside them that succeed.
+    with others, have failed. The run also ends when many single rows are refused in the same words and none succeeds in
+    between: a closed account is refused in words that no table knows, while rows that really are bad have others beside
+    them that succeed.
 
     Args:
         successes: gives the number of requests that have succeeded.
@@ -105,8 +105,8 @@ class BisectionBudget:
         """True when single rows fail and nothing has ever succeeded: the request itself must be wrong."""
         return self._failed >= self._hopeless and not self._successes()
 
-    def refused(self, task: ChunkTask, verdict: Verdict, *, failed: bool) -> None:
-        """Count a refusal of rows that have ``failed``, or of a chunk that is to be split."""
+    def refused(self, task: ChunkTask, verdict: Verdict) -> None:
+        """Count a refusal of rows that have failed: of a single one, or of several that are not split."""
         is_error = verdict.without_values or (verdict.status is not None and verdict.status >= 400)
         if not is_error or verdict.about_rows:
             return
@@ -116,7 +116,7 @@ class BisectionBudget:
             self._refused.clear()
         same = self._refused.setdefault(_wording(verdict.reason), _SameWords())
         same.chunks.add(task.chunk.start)
-        if failed and task.n == 1:
+        if task.n == 1:
             same.rows += 1
             same.chunks_of_rows.add(task.chunk.start)
 

@@ -374,7 +374,6 @@ class Recovery:
         # Rows that wait for their turn stay pending after a stop, and are sent by the next run.
         if self._stop_event.stopped is not None:
             return False
-        self._budget.refused(task, verdict, failed=False)
         # Splitting on would cost more requests than it saves rows.
         if not self._budget.useful:
             self._fail(bisection, task, verdict)
@@ -399,7 +398,7 @@ class Recovery:
         if is_news and task.n == 1 and verdict.action is Action.SPLIT:
             self._budget.row_failed()
         if is_news:
-            self._budget.refused(task, verdict, failed=True)
+            self._budget.refused(task, verdict)
         if verdict.forbidden:
             # It may be the credentials that are forbidden: the rows fail once others show that these are good.
             self._evidence.withheld.append((task, verdict))

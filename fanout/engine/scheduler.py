@@ -91,10 +91,10 @@ class Scheduler:
         # On the happy path nothing waits and nothing is unexplained, so nothing else has to be asked.
         if (waiting or self._evidence.unexplained is not None) and not self._accepts_chunks(waiting):
             return None
-        # No new chunk is there, so that tasks which wait must not give way to one.
+        # No new chunk is there, so that tasks which wait must not give way to one when `next` looks again.
         if (task := self.chunker.get_nowait()) is None:
             self._lets_one_through = False
-            return queue.pop()
+            return None
         if queue.sleepers and self.progress.open - waiting + 1 < total:
             queue.notify_one()
         return self.opened(task)

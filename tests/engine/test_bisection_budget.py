@@ -24,10 +24,10 @@ class Run:
         self.successes = 0
         self.budget = BisectionBudget(lambda: self.successes, **options)
 
-    def refuse(self, chunk: int, *, failed: bool = True, rows: int = 1, **how: Any) -> bool:
+    def refuse(self, chunk: int, *, rows: int = 1, **how: Any) -> bool:
         """A refusal in the chunk that begins at this row. True if these are too many."""
         task = ChunkTask(Chunk(chunk, chunk + rows), np.zeros((rows, 1)))
-        self.budget.refused(task, verdict(**how), failed=failed)
+        self.budget.refused(task, verdict(**how))
         return self.budget.refused_too_often(verdict(**how))
 
 
@@ -72,13 +72,13 @@ def test_twenty_rows_of_three_chunks_refused_in_the_same_words_are_too_many() ->
 def test_rows_of_two_chunks_are_too_few_unless_whole_chunks_are_refused_besides() -> None:
     run = Run()
     assert not any(run.refuse(chunk % 2) for chunk in range(40))
-    assert [run.refuse(100 * n, failed=False, rows=50) for n in range(1, 15)] == [False] * 13 + [True]
+    assert [run.refuse(100 * n, rows=50) for n in range(1, 15)] == [False] * 13 + [True]
 
 
 def test_three_chunks_are_enough_where_the_credentials_may_be_refused() -> None:
     run = Run()
     assert not any(run.refuse(chunk % 2, status=403) for chunk in range(40))
-    assert run.refuse(100, failed=False, rows=50, status=403)
+    assert run.refuse(100, rows=50, status=403)
 
 
 def test_the_ids_of_requests_are_no_part_of_the_words() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -11,8 +11,11 @@ import pytest
 
 from fanout import Client, Limits, RetryPolicy, Timeouts
 from fanout.stop import StopEvent, WaitQueue
-from fanout.testing import MockEndpoint
+from fanout.testing import MockEndpoint, Scripted
 from tests.support import Plain
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.virtual_time
 X = np.arange(1200.0).reshape(400, 3)
@@ -90,3 +93,35 @@ async def test_a_single_row_beyond_the_learnt_size_is_repeated_like_any_other(st
         async with Client(mock.url(Plain), codec=Plain, chunk_rows=8, limits=limits, retry=retry) as client:
             assert (await client.map(rows) == lengths(rows)).all()
     assert failed_alone == 2
+
+
+@pytest.mark.parametrize("backoff", [1e-9, 0.01])
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_rows_are_sent_again_while_the_input_waits_for_their_answers(concurrency: int, backoff: float) -> None:
+    """Answers of another shape let a new chunk through before them, and none is there."""
+
+    answers, six_answered = 0, asyncio.Event()
+
+    async def rows() -> AsyncIterator[np.ndarray]:
+        for row in X[:6]:
+            yield row
+        await six_answered.wait()
+        for row in X[6:12]:
+            yield row
+
+    def double(x: np.ndarray) -> np.ndarray:
+        nonlocal answers
+        answers += 1
+        if answers == 6:
+            six_answered.set()
+        return x * 2
+
+    with MockEndpoint(double, latency=0.01) as mock:
+        mock.script(None, None, None, *[Scripted(body=b'{"predictions": [[1.0, 2.0]]}')] * 2)
+        retry = RetryPolicy(initial_backoff=backoff, max_backoff=backoff)
+        options: dict[str, Any] = {"chunk_rows": 1, "limits": Limits(concurrency=concurrency), "retry": retry}
+        async with Client(mock.url(Plain), codec=Plain, **options) as client, client.stream(rows()) as results:
+            chunks = [chunk async for chunk in results]
+    assert sum(chunk.stop - chunk.start for chunk in chunks) == 12
+    assert len(mock.requests) == 14
+    assert asyncio.get_running_loop().time() < 2

@@ -28,9 +28,13 @@ class Endpoint:
 
     def answer(self, latency: float, in_flight: int | None = None) -> None:
         """A generation of answers that took so long."""
-        sent, n = self.now, in_flight or self.limit
-        self.now += latency
-        for _ in range(n):
+        self.answer_each([latency] * (in_flight or self.limit))
+
+    def answer_each(self, latencies: list[float]) -> None:
+        """A generation of answers that took so long each."""
+        sent, n = self.now, len(latencies)
+        for latency in sorted(latencies):
+            self.now = sent + latency
             self.adaptive.sent()
             self.adaptive.succeeded(self.now, sent=sent, in_flight=n)
 
@@ -71,6 +75,15 @@ def test_the_limit_grows_while_throughput_grows_with_latency():
     endpoint = Endpoint()
     for _ in range(40):
         endpoint.answer(0.1 + 0.2 * endpoint.limit / 128)
+    assert endpoint.limit >= 64
+
+
+def test_the_limit_grows_while_only_the_short_requests_wait_for_each_other():
+    """A fifth of the requests take far longer, at any load. So throughput grows nearly as fast as concurrency."""
+    endpoint = Endpoint()
+    for _ in range(25):
+        n = endpoint.limit
+        endpoint.answer_each([0.5 if i % 5 == 0 else 0.003 * n for i in range(n)])
     assert endpoint.limit >= 64
 
 
