@@ -110,6 +110,18 @@ def test_values_of_an_earlier_run_are_removed_before_their_mask(tmp_path):
     assert publication.outdated == (path, earlier, mask, failures)
 
 
+@SUFFIXES
+def test_rows_that_a_stop_left_out_of_the_middle_of_a_chunk_are_written_later(tmp_path, suffix):
+    sink, values = opened(tmp_path / f"y{suffix}", 10), np.arange(10.0)
+    sink.write([done(0, values[:4]), done(4, values[4:], pending=(Chunk(6, 8),))])
+    sink.write([done(6, values[6:8])])
+    publish(sink, result(10))
+    sink.close()
+    path = tmp_path / f"y{suffix}"
+    lines = path.read_bytes().splitlines()
+    assert (np.load(path).tolist() if suffix == ".npy" else list(map(json.loads, lines))) == values.tolist()
+
+
 @pytest.mark.parametrize("key", ["in/y.npy", "in/y.npy.ok.npy", "in/y.npy.failures.jsonl"])
 def test_an_object_that_is_read_is_never_replaced(tmp_path, key):
     np.save(tmp_path / "x.npy", np.arange(3.0))
