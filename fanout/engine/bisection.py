@@ -123,9 +123,13 @@ class Bisection:
         self.splits.append(Split(others, kind, (task, self.failure)))
 
     def look_elsewhere(self) -> None:
-        """Make the last part the next one, first that of the whole chunk, and then the last in that, down to a row."""
-        every = next(split for split in self.splits if split.parts)
-        last = (self.splits[-1] if self.has_looked_elsewhere else every).parts.pop()
+        """Make the last part of the chunk the next one; if that has been tried, the last row of it, alone."""
+        outermost = next(split for split in self.splits if split.parts)
+        split = self.splits[-1] if self.has_looked_elsewhere else outermost
+        last = split.parts.pop()
+        if self.has_looked_elsewhere and last.n > 1:
+            rest, last = last.parts([last.n - 1, 1])
+            split.parts.append(rest)
         self.has_looked_elsewhere = True
         self.splits[-1].parts.appendleft(last)
 
