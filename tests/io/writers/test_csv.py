@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.errors import ConfigError
+from fanout.io.readers import open_source
 from fanout.io.writers import open_sink
 from fanout.types import schema_of
 from tests.io.writers.runs import cut, done, failure, publish, result, write_all
@@ -100,6 +101,27 @@ def test_outputs_get_other_names(tmp_path: Path) -> None:
     publish(sink, result(1))
     sink.close()
     assert records(tmp_path / "y.csv") == [{"score": "0.5", "error": ""}]
+
+
+def test_kept_columns_of_a_csv_file_are_written_as_they_are_there(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("price,text,code\n1.50,0x,007\n1e3,NA,8\n")
+    kept = open_source(tmp_path / "x.csv", "text", keep=["price", "text", "code"]).kept
+    assert kept is not None
+    sink = open_sink(tmp_path / "y.csv")
+    sink.keep(kept)
+    sink.open(2)
+    sink.write([done(0, np.array([0.5, 1.5]))])
+    publish(sink, result(2))
+    sink.close()
+    assert (tmp_path / "y.csv").read_text() == "price,text,code,value,error\n1.50,0x,007,0.5,\n1e3,NA,8,1.5,\n"
+
+
+def test_complex_numbers_are_refused(tmp_path: Path) -> None:
+    sink = open_sink(tmp_path / "y.csv")
+    sink.open(1)
+    with pytest.raises(ConfigError, match=r"has dtype complex128, which CSV cannot hold; write to a \.npy file"):
+        sink.write([done(0, np.array([1j]))])
+    sink.close()
 
 
 @pytest.mark.parametrize(("name", "message"), [("scor", "did you mean .*score"), ("value", 'outputs are "score"')])
