@@ -78,11 +78,11 @@ async def test_a_cancelled_run_ends_only_when_its_thread_has(
     entered, go, order = threading.Event(), threading.Event(), []
     call, close = getattr(NpySink, blocked), NpySink.close
 
-    def slow(*arguments: Any) -> Any:
+    def slow(*arguments: Any, **options: Any) -> Any:
         entered.set()
         go.wait(10)
         try:
-            return call(*arguments)
+            return call(*arguments, **options)
         finally:
             order.append(blocked)
 
