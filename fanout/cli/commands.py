@@ -353,8 +353,23 @@ def _guarded(command: Callable[[], Any], as_json: bool) -> int:
     except click.Abort:  # Ctrl-C before or after the run, with nothing in flight
         return 130
     except Exception:  # noqa: BLE001 - a bug of fanout or of a codec, whose text has to be redacted
-        return _traced(as_json)
+        return _traced(as_json) if _has_folder() else _in_no_folder(as_json)
     return int(code or 0)
+
+
+def _has_folder() -> bool:
+    """Return False if the working directory was removed: every path that is relative to it then fails somewhere."""
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
+
+
+def _in_no_folder(as_json: bool) -> int:
+    from fanout.cli.output import print_error
+
+    return print_error("the folder that this command was started in is gone: change to another one", 2, as_json=as_json)
 
 
 def _traced(as_json: bool) -> int:

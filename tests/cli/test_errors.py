@@ -95,3 +95,16 @@ def test_a_run_of_some_rows_does_not_replace_the_answers_to_all(command, write_j
     assert command("run", "job.toml", "--rows", "0:8", "--set", "output.path=out/pilot.npy").code == 0
     assert command("run", "job.toml", "--rows", "0:5", "--fresh").code == 0
     assert np.load(tmp_path / "out" / "y.npy").shape == (5,)
+
+
+@pytest.mark.parametrize("name", ["run", "check", "status", "report"])
+def test_a_folder_that_is_gone_is_named(command, tmp_path, monkeypatch, name):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    result = command(name, "job.toml")
+    monkeypatch.chdir(tmp_path)
+    assert (result.code, result.err) == (
+        2, "error: the folder that this command was started in is gone: change to another one\n"
+    )  # fmt: skip
