@@ -65,7 +65,7 @@ class Bounds(NamedTuple):
     @property
     def counts(self) -> bool:
         """True if something is counted for the life of the run."""
-        return not self.max_requests is self.max_cost is self.max_tokens is None
+        return (self.max_requests, self.max_cost, self.max_tokens) != (None, None, None)
 
 
 # Totals, because a call may reach the backend and its reply be lost: the client then sends it again.

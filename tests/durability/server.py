@@ -27,7 +27,7 @@ async def _serve(
     with suppress(asyncio.IncompleteReadError, ConnectionError):
         while True:
             first, *fields = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
-            headers = dict(field.lower().split(": ", 1) for field in fields)
+            headers = {name.lower(): value for name, value in (field.split(": ", 1) for field in fields)}
             body = await reader.readexactly(int(headers.get("content-length", "0")))
             if first.startswith("GET"):
                 run, requests = headers.get("x-run", ""), int(headers.get("x-wait", "0"))

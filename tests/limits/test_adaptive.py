@@ -235,12 +235,12 @@ def test_occasional_answers_twenty_times_slower_do_not_move_the_limit():
 
 
 def test_the_largest_limit_is_kept_and_measured_from_below_again():
-    endpoint, limits = Endpoint(largest=20), set()
+    endpoint, limits = Endpoint(largest=20), []
     for _ in range(500):
         endpoint.answer(0.1)
-        limits.add(endpoint.limit)
+        limits.append(endpoint.limit)
     assert max(limits) <= 20
-    assert {16, 19} <= limits
+    assert {16, 19} <= set(limits[-200:]), "as often as the curve returns to the largest one"
 
 
 def test_a_single_refusal_does_not_end_slow_start_and_a_429_does():

@@ -242,6 +242,16 @@ class Sender:
             self.controller.on_result(flight, **dict.fromkeys(_RESULTS, False) | result)
 
 
+def test_requests_in_flight_are_averaged_over_the_time_of_each():
+    controller = ConcurrencyController(0.0, largest=256, changed=[].append)
+    first, second = controller.on_send(1.0), controller.on_send(2.0)
+    controller.on_end(second, 3.0)
+    controller.on_end(first, 5.0)
+    at_once = controller.on_send(6.0)
+    controller.on_end(at_once, 6.0)
+    assert [flight.in_flight for flight in (first, second, at_once)] == [5 / 4, 2, 1]
+
+
 def test_successes_raise_the_limit_and_each_new_limit_is_announced():
     sender = Sender()
     sender.send(2000, success=True)

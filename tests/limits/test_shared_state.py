@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from fanout import Limits
 from fanout.limits import Cost
 from fanout.limits.shared import HORIZON, LIFETIME, Bounds, Call, Decided, Report, Want, bounds_of
+from fanout.limits.shared_redis import script_text
 from fanout.limits.shared_state import SharedState
 
 NAMES = [f"{unit}_per_{period}" for unit in ("requests", "rows", "tokens") for period in ("second", "minute")]
@@ -155,6 +158,21 @@ def test_a_client_that_dies_counts_with_what_it_has_sent_and_may_have_spent():
     assert decided(state.reserve(call("a", sent=1), later)) == [Decided.MAX_REQUESTS]
 
 
+@pytest.mark.parametrize("bound", ["concurrency", "max_requests", "max_cost", "max_tokens"])
+def test_each_bound_alone_makes_requests_ask_for_a_start_and_cooldowns_do_not(bound):
+    assert Bounds(**{bound: 1}).has_limits
+    assert bounds_of(Limits(rows_per_second=1, concurrency="auto")).has_limits
+    assert not Bounds().has_limits
+
+
+@pytest.mark.parametrize(("bound", "is_kept"), [("max_requests", True), ("max_tokens", True), ("concurrency", False)])
+def test_the_record_of_a_client_that_died_is_kept_as_long_as_it_counts(bound, is_kept):
+    state = SharedState(Bounds(**{bound: 9}))
+    state.reserve(call("dead"), 0.0)
+    state.reserve(call("a"), LIFETIME + 1)
+    assert ("dead" in state.clients) is is_kept
+
+
 def test_a_report_that_is_repeated_changes_nothing():
     state = SharedState(Bounds(max_requests=10, concurrency=5))
     for _ in range(5):
@@ -186,6 +204,12 @@ def test_tokens_beyond_the_claim_are_charged():
     state.reserve(call(cost=Cost(1, 1, 5)), 0.0)
     charged = call(cost=Cost(1, 1, 1))._replace(charge=3.0)
     assert state.reserve(charged, 0.0)[0].answers[0].seconds == pytest.approx(0.8)
+
+
+def test_the_script_for_redis_numbers_the_decisions_as_python_does():
+    names, numbers = re.search(r"^local (GRANTED[\w, ]*) = ([\d, ]+)$", script_text(), re.MULTILINE).groups()
+    of_script = dict(zip(names.split(", "), map(int, numbers.split(", ")), strict=True))
+    assert of_script == {decision.name: decision.value for decision in Decided}
 
 
 def test_the_bounds_are_those_of_the_settings():

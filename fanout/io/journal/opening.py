@@ -35,10 +35,10 @@ class OpenedJournal:
         path: Path,
         identity: Mapping[str, Any],
         *,
-        fresh: bool = False,
-        rows: Rows | None = None,
-        carry: bool = False,
-        only_failed: bool = False,
+        fresh: bool,
+        rows: Rows | None,
+        carry: bool,
+        only_failed: bool,
     ) -> None:
         self.path = path.resolve()
         self.state = JournalState(identity)
