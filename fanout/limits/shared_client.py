@@ -133,7 +133,6 @@ class Ledger:
         self.waiting = {**self.unsent, **self.waiting}
         for claim in self.unsent:
             claim.start, claim.not_before = None, -inf
-            claim.queue.notify_all()
         self.unsent = {}
 
 
@@ -298,6 +297,10 @@ class SharedLimits:
             renews = renewed_at + _RENEWED_EVERY if self._ledger.held else inf
             if claims or now() >= renews or self._work.is_set():
                 self._work.clear()
+                # A call without a claim says that no request waits here, and then no free permit is reported.
+                if not claims:
+                    self._ledger.ask_early()
+                    claims = self._due(now())
                 reply = await self._reserve(claims)
                 _require_going_on()
                 renewed_at = now()

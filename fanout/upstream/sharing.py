@@ -143,7 +143,7 @@ class SharedDispatcher(Dispatcher):
             return Verdict(action=Action.STOP, reason=claim.refused.reason, stop=claim.refused.kind)
         if claim.start is None:
             return Wait(inf, claim.queue)
-        # The queue is notified if the start is taken back.
+        # After the wait it is decided anew, since the start may be taken back meanwhile.
         return Wait(claim.start - now, claim.queue) if claim.start > now + _ROUNDING else decision
 
     def _want(self, endpoint: EndpointState, ticket: Ticket, task: ChunkTask | None) -> Want:

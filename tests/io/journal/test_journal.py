@@ -17,6 +17,7 @@ from fanout.io.journal import journal as journal_module
 from fanout.io.journal import opening as opening_module
 from fanout.io.journal import payloads as payloads_module
 from fanout.io.journal.records import Damaged, record, records
+from fanout.io.journal.state import RecordedJob
 from fanout.results import ChunkResult, Failure
 from fanout.rows import RowSet
 from fanout.types import Chunk
@@ -400,6 +401,16 @@ def test_a_journal_that_is_no_regular_file_is_not_read(path: Path) -> None:
     path.symlink_to("null")
     with pytest.raises(Damaged, match="is not a regular file"):
         read_state(path)
+
+
+def test_the_last_job_of_some_rows_replaces_all_before_it(path: Path) -> None:
+    journal = Journal(path, IDENTITY)
+    for start, stop, url in ((0, 8, "/whole"), (8, 16, "/others"), (0, 4, "/part"), (0, 8, "/again")):
+        journal.record_job(start, stop, RecordedJob(url))
+    journal.close()
+    state = read_state(path)
+    assert state is not None
+    assert state.jobs_under_way == {(0, 8): RecordedJob("/again"), (8, 16): RecordedJob("/others")}
 
 
 @pytest.mark.parametrize("problem", ["damage", "disk"])
