@@ -42,7 +42,8 @@ _ENGINE = (
     " tests/engine/test_auto.py tests/client/test_predict.py tests/upstream/test_several_endpoints.py"
     " tests/faults/test_matrix_answers.py tests/faults/test_matrix_refusals.py tests/simulator/test_troubles.py"
 )
-TESTS = {  # modules, and the tests that follow those of the mirrored path
+TESTS = {  # modules, and the tests that follow those of the mirrored path; the first pattern counts
+    "fanout/limits/shared_redis.py": "-m slow tests/limits/test_shared_redis.py",  # with a server; marked slow
     "fanout/limits/*.py": (
         "tests/limits tests/upstream tests/engine/test_auto.py tests/engine/test_rates.py tests/engine/test_packing.py"
         " tests/engine/test_chunker.py tests/client/test_spending.py tests/simulator/test_controllers.py"
