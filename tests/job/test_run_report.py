@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import sys
 
 import numpy as np
 import pytest
@@ -150,7 +151,9 @@ async def test_another_kind_of_file_in_its_place_is_an_error_of_the_report_alone
     path = tmp_path / "out" / f"{NAME}.{suffix}"
     path.unlink()
     {"folder": path.mkdir, "loop": lambda: path.symlink_to(path), "pipe": lambda: os.mkfifo(path)}[kind]()
-    if kind == "pipe" and suffix == "html":  # it is replaced as a file would be
+    # They are replaced as a file would be. Before Python 3.13, `Path.resolve` refuses loops.
+    replaced = ("pipe", "loop") if sys.version_info >= (3, 13) else ("pipe",)
+    if suffix == "html" and kind in replaced:
         assert recreate_report(job) == path
     else:
         with pytest.raises(ConfigError, match=f"y.npy.report.{suffix}|no run into"):

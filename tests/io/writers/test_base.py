@@ -124,6 +124,7 @@ def test_rows_that_a_stop_left_out_of_the_middle_of_a_chunk_are_written_later(tm
 
 @pytest.mark.parametrize("key", ["in/y.npy", "in/y.npy.ok.npy", "in/y.npy.failures.jsonl"])
 def test_an_object_that_is_read_is_never_replaced(tmp_path, key):
+    pytest.importorskip("obstore")
     np.save(tmp_path / "x.npy", np.arange(3.0))
     source = open_source(tmp_path / "x.npy")
     source.files = (StoredFile(Bucket("s3", "data", Storage(), "input.path"), key, Version(1, "a")),)
