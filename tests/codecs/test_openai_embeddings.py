@@ -7,7 +7,7 @@ from base64 import b64encode
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -243,6 +243,57 @@ def test_vectors_come_back_as_they_were(response, vectors, random, base64):
     came = [packed(vectors[i]) if base64 else vectors[i].tolist() for i in order]
     result = OpenAIEmbeddings().decode(response(data(came, order)), len(vectors)).values
     np.testing.assert_array_equal(result, vectors)
+
+
+# One item of an answer: the usual ones, and those that could mislead a reader that looks for the texts itself.
+_LONG, _SHORT = packed([1, 2, 3]), packed([1])
+DENSE = f'{{"embedding":"{_LONG}", "index": %d}}'
+ITEMS = [
+    f'{{"object": "embedding", "index": %d, "embedding": "{_LONG}"}}',
+    f'{{"embedding": "{_LONG[::-1]}", "index": %d}}',
+    DENSE,
+    f'{{"embedding": "{_SHORT}", "index": %d}}',
+    f'{{"embedding": "{_SHORT}", "index": %d, "embedding": "{_LONG}"}}',
+    f'{{"embedding": "{_LONG}", "\\u0065mbedding": "{_LONG.swapcase()}", "index": %d}}',
+    f'{{"x": {{"embedding": "{_LONG}"}}, "embedding": "", "index": %d}}',
+    f'{{"x\\"embedding": "{_LONG}", "embedding": "{_LONG.swapcase()}", "index": %d}}',
+    f'{{"x": "\\"embedding\\": \\"{_LONG}", "embedding": "{_LONG}", "index": %d}}',
+    '{"embedding": "AAAA\\/AAAAAAAAAA", "index": %d}',
+    '{"embedding": "", "index": %d}',
+    '{"embedding": "#", "index": %d}',
+    '{"embedding": [1, 2, 3], "index": %d}',
+    f'{{"embedding": "{_LONG}", "index": %d}}, {{"index": 7}}',
+    f'{{"embedding": "{_LONG}", "index": null, "n": %d',
+    f'["embedding": "{_LONG}", %d]',
+]
+
+NOTE = f'"note": {{"embedding":"{_LONG}"}}, '
+
+
+def outcome(codec, response, n):
+    try:
+        decoded = codec.decode(response, n)
+    except InvalidResponse as error:
+        return error.error_kind, error.rows, dict(error.usage)
+    return decoded.values.tobytes(), dict(decoded.usage), decoded.model
+
+
+@example([DENSE, '{"embedding": "#", "index": %d}'], range(4), "", "")
+@example([DENSE, '{"embedding": "", "index": %d}'], range(4), NOTE, "")
+@given(
+    st.lists(st.sampled_from(ITEMS[:1]) | st.sampled_from(ITEMS), min_size=1, max_size=4),
+    st.permutations(range(4)) | st.just(range(4)),
+    st.sampled_from(["", NOTE, '"embedding": "#", ']),
+    st.sampled_from(["", f', "embedding": "{_LONG}"', ', "usage": {"total_tokens": 3}, "model": "m"', "}"]),
+)
+def test_an_answer_means_the_same_however_its_keys_are_spaced(response, items, places, before, after):
+    written = ", ".join(item % place for item, place in zip(items, places, strict=False))
+    body = f'{{{before}"data": [{written}]{after}}}'
+    spaced = body.replace('embedding":', 'embedding" :')
+    n = len(items)
+    assert outcome(OpenAIEmbeddings(), response(body.encode()), n) == outcome(
+        OpenAIEmbeddings(), response(spaced.encode()), n
+    )
 
 
 @pytest.mark.parametrize(
