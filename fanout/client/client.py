@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from fanout.results import Event, Result, Statistics
     from fanout.settings import Hedge, RetryPolicy, Timeouts
     from fanout.statistics import Latencies
-    from fanout.telemetry.base import Telemetry
+    from fanout.telemetry.clients import Telemetry
     from fanout.transport import HeaderSource, Transport, TransportWrapper
     from fanout.types import Array, Priority, Rows
 

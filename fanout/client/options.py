@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from fanout.addresses import Endpoint
     from fanout.presets import Preset
     from fanout.results import Event
-    from fanout.telemetry.base import Telemetry, Tracing
+    from fanout.telemetry.clients import Telemetry
+    from fanout.telemetry.spans import SpanTracing
     from fanout.transport import HeaderSource, Transport, TransportWrapper
     from fanout.types import Answers
 
@@ -92,7 +93,7 @@ class ClientSettings:
     name: str
     """Name of the client in telemetry."""
 
-    tracing: Tracing | None
+    tracing: SpanTracing | None
     """The tracing of the telemetry; None if it has none."""
 
     transport: Transport | TransportWrapper | None
@@ -161,11 +162,11 @@ class ClientSettings:
             raise ConfigError("count_tokens and limits.tokenizer both count tokens: leave one out", key="count_tokens")
 
 
-def telemetry_of(given: Telemetry | Sequence[Telemetry] | None) -> tuple[tuple[Telemetry, ...], Tracing | None]:
+def telemetry_of(given: Telemetry | Sequence[Telemetry] | None) -> tuple[tuple[Telemetry, ...], SpanTracing | None]:
     """Return the telemetry of a client as a tuple, and its tracing. Raises `ConfigError`."""
     if given is None:
         return (), None
-    from fanout.telemetry.base import Telemetry
+    from fanout.telemetry.clients import Telemetry
 
     telemetry = (given,) if isinstance(given, Telemetry) else tuple(given) if isinstance(given, list | tuple) else given
     if not isinstance(telemetry, tuple) or not all(isinstance(one, Telemetry) for one in telemetry):

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from fanout.results import ChunkResult, Statistics
     from fanout.rows import RowSet
     from fanout.stop import Until
-    from fanout.telemetry.base import RunTrace
+    from fanout.telemetry.spans import RunSpans
     from fanout.types import Schema
     from fanout.upstream.group import EndpointGroup
 
@@ -89,7 +89,7 @@ class Run:
         jobs: JobRecords | None = None,
         keep_usage: bool = False,
         call: Call = _PLAIN_CALL,
-        trace: RunTrace | None = None,
+        trace: RunSpans | None = None,
     ) -> None:
         # Public, since the caller of `execute` encloses the run in its span.
         self.trace = trace

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fanout.engine.results import ResultCollector
     from fanout.engine.scheduler import Scheduler
     from fanout.stop import StopEvent
-    from fanout.telemetry.base import RunTrace
+    from fanout.telemetry.spans import RunSpans
     from fanout.upstream.group import EndpointGroup
 
     Job: TypeAlias = Callable[[], Coroutine[None, None, None]]
@@ -64,9 +64,9 @@ class Workers:
         self._codec: Codec
         self._encoder: Encoder
         self._attempter: Attempter | LoggedAttempter
-        self._trace: RunTrace | None
+        self._trace: RunSpans | None
 
-    async def work(self, codec: Codec, attempter: Attempter | LoggedAttempter, trace: RunTrace | None = None) -> None:
+    async def work(self, codec: Codec, attempter: Attempter | LoggedAttempter, trace: RunSpans | None = None) -> None:
         """Work until no task is left, or the run has stopped."""
         self._codec, self._attempter, self._trace = codec, attempter, trace
         transport = self._group.balancer.endpoints[0].transport

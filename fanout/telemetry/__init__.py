@@ -5,7 +5,7 @@ A client takes objects of `Telemetry` as its option ``telemetry``. Nothing of th
 
 from __future__ import annotations
 
-from fanout.telemetry.base import Telemetry
+from fanout.telemetry.clients import Telemetry
 from fanout.telemetry.opentelemetry import OpenTelemetry
 from fanout.telemetry.prometheus import Prometheus, serve_metrics
 

@@ -1,4 +1,8 @@
-"""The clients that a collector follows, and their numbers, read from any thread."""
+"""Telemetry follows clients: it reads their numbers from any thread, whenever metrics are collected.
+
+The numbers come from the statistics that every client keeps. Spans need three places in the engine: the transport, the
+attempter and the delivery of chunks, which are wrapped only if a client is traced.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,8 @@ from fanout.statistics import Latencies
 from fanout.telemetry.metrics import METRICS, OTHER, Labels, Metric, label
 
 if TYPE_CHECKING:
-    from fanout.telemetry.base import Measured
+    from fanout.client.session import Session
+    from fanout.telemetry.spans import SpanTracing
 
 Numbers: TypeAlias = dict[tuple[Metric, Labels], float]
 """Metric and values of its labels to the number."""
@@ -27,6 +32,24 @@ _PATIENCE = 1.0
 _MOST_NAMES = 100
 
 
+class Telemetry:
+    """Follows any number of clients, given to each as its option ``telemetry``."""
+
+    # An attribute, so that a client asks once as it is made, and an untraced one pays for no call.
+    tracing: SpanTracing | None = None
+    """Traces runs and requests; None makes no spans."""
+
+    _clients: FollowedClients
+
+    def follow(self, client: Session) -> None:
+        """Follow a client that was opened."""
+        self._clients.add(client)
+
+    def unfollow(self, client: Session) -> None:
+        """Keep the counters of a client that is about to close. Called on its loop."""
+        self._clients.remove(client)
+
+
 class Reading:
     """The numbers of one client, or of all clients of one name."""
 
@@ -35,7 +58,7 @@ class Reading:
         self.latencies = Latencies()
 
     @classmethod
-    def of(cls, client: Measured) -> Reading:
+    def of(cls, client: Session) -> Reading:
         """Read a client. To be called where its counters cannot change meanwhile."""
         reading, stats, limit = cls(), client.statistics(), client.concurrency
         for metric in METRICS:
@@ -64,18 +87,19 @@ class FollowedClients:
     def __init__(self) -> None:
         self._reset()
 
-    def add(self, client: Measured) -> None:
+    def add(self, client: Session) -> None:
         """Follow an open client."""
         with self._lock_of_process():
             self._open[client] = Reading()
 
-    def remove(self, client: Measured) -> None:
+    def remove(self, client: Session) -> None:
         """Keep the counters of a client that is about to close. Call it on the client's loop."""
         # Read before the client is removed: a scrape in between would find it in neither place, and the sum would fall.
         last = Reading.of(client)
         with self._lock_of_process():
             if self._open.pop(client, None) is not None:
-                self._closed_under(client.name).add(last, counters_only=True)
+                name = self._bounded(client.name, self._closed)
+                self._closed.setdefault(name, Reading()).add(last, counters_only=True)
 
     def read(self) -> dict[str, Reading]:
         """Return the numbers of all clients by their names. May be called from any thread."""
@@ -84,10 +108,9 @@ class FollowedClients:
         # Without the lock, because a loop may be waiting for it: a client that is opened or closed on it.
         last = _read_all(clients)
         with self._lock_of_process():
-            names = list(self._closed)
-            readings = {name: Reading() for name in names}
-            for name in names:
-                readings[name].add(self._closed[name])
+            readings = {name: Reading() for name in self._closed}
+            for name, closed in self._closed.items():
+                readings[name].add(closed)
             for client, known in list(self._open.items()):
                 # The loop of a client may be busy: its numbers are those of the scrape before, so that no counter
                 # falls.
@@ -96,9 +119,6 @@ class FollowedClients:
                 name = self._bounded(client.name, readings)
                 readings.setdefault(name, Reading()).add(reading)
         return readings
-
-    def _closed_under(self, name: str) -> Reading:
-        return self._closed.setdefault(self._bounded(name, self._closed), Reading())
 
     @staticmethod
     def _bounded(name: str, names: dict[str, Reading]) -> str:
@@ -115,14 +135,14 @@ class FollowedClients:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         # A client that is dropped without being closed is no longer followed.
-        self._open: WeakKeyDictionary[Measured, Reading] = WeakKeyDictionary()
+        self._open: WeakKeyDictionary[Session, Reading] = WeakKeyDictionary()
         self._closed: dict[str, Reading] = {}
 
 
-def _read_all(clients: list[Measured]) -> dict[Measured, Reading]:
+def _read_all(clients: list[Session]) -> dict[Session, Reading]:
     """Read each client on its own loop, within a second; those whose loops are busy for longer are left out."""
-    readings: dict[Measured, Reading] = {}
-    waiting: dict[Measured, Future[Reading]] = {}
+    readings: dict[Session, Reading] = {}
+    waiting: dict[Session, Future[Reading]] = {}
     for client in clients:
         # Its client was dropped without being closed, and nothing can be read on its loop any more.
         if client.loop.is_closed():
@@ -152,7 +172,7 @@ def _may_read_here(loop: asyncio.AbstractEventLoop) -> bool:
     return not loop.is_running()
 
 
-def _ask(client: Measured) -> Future[Reading]:
+def _ask(client: Session) -> Future[Reading]:
     future: Future[Reading] = Future()
 
     def read() -> None:

@@ -15,7 +15,7 @@ from fanout._escape import escaped, shortened
 from fanout.usage import token_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry.metrics import Histogram, Meter
     from opentelemetry.trace import Span
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fanout.results import EndpointStatistics, Statistics
 
 Labels: TypeAlias = tuple[str, ...]
-Numbers: TypeAlias = "Iterator[tuple[Labels, float]]"
+Read: TypeAlias = "Callable[[Statistics, int], Iterable[tuple[Labels, float]]]"
 
 OTHER = "other"
 """Label of all that is beyond a bound."""
@@ -51,14 +51,8 @@ class Metric(NamedTuple):
     labels: Labels
     """Names of the labels beside that of the client."""
 
-    read: Callable[[Statistics, int], Numbers]
-    """Takes statistics and the limit of requests in flight. Yields values of the labels, and a number."""
-
-
-def _endpoints(stats: Statistics) -> Iterator[tuple[str, EndpointStatistics]]:
-    # By position, so that an endpoint keeps its label for the life of the client.
-    for n, endpoint in enumerate(stats.endpoints):
-        yield label(endpoint.url) if n < _MOST_ENDPOINTS else OTHER, endpoint
+    read: Read
+    """Takes statistics and the limit of requests in flight. Returns values of the labels, each with a number."""
 
 
 def label(text: str) -> str:
@@ -66,82 +60,65 @@ def label(text: str) -> str:
     return shortened(escaped(text), _LONGEST_LABEL)
 
 
-def _rows(stats: Statistics, _: int) -> Numbers:
-    yield ("ok",), stats.ok
-    yield ("failed",), stats.failed
-
-
-def _reused(stats: Statistics, _: int) -> Numbers:
-    yield ("cache",), stats.cached
-    yield ("duplicate",), stats.shared
-
-
-def _requests(stats: Statistics, _: int) -> Numbers:
-    for url, endpoint in _endpoints(stats):
-        yield (url,), endpoint.requests
-
-
-def _in_flight(stats: Statistics, _: int) -> Numbers:
-    for url, endpoint in _endpoints(stats):
-        yield (url,), endpoint.in_flight
-
-
-def _available(stats: Statistics, _: int) -> Numbers:
-    for url, endpoint in _endpoints(stats):
-        yield (url,), float(endpoint.state == "in use")
-
-
-def _bodies(stats: Statistics, _: int) -> Numbers:
-    yield ("sent",), stats.bytes_sent
-    yield ("received",), stats.bytes_received
-
-
-def _tokens(stats: Statistics, _: int) -> Numbers:
-    # An API without usage would otherwise show as one that counts no tokens.
-    if stats.usage:
-        for name, n in stats.tokens._asdict().items():
-            yield (name,), n
-
-
-def _cost(stats: Statistics, _: int) -> Numbers:
-    # An unknown cost is no cost of 0.
-    if stats.cost is not None:
-        yield (stats.currency or "",), stats.cost
+def _by_endpoint(number: Callable[[EndpointStatistics], float]) -> Read:
+    # By position, so that an endpoint keeps its label for the life of the client.
+    return lambda stats, _: [
+        ((label(one.url) if n < _MOST_ENDPOINTS else OTHER,), number(one)) for n, one in enumerate(stats.endpoints)
+    ]
 
 
 METRICS = (
-    Metric("fanout.rows", "counter", "{row}", "Rows that are done, by outcome.", ("outcome",), _rows),
     Metric(
-        "fanout.rows.reused", "counter", "{row}", "Rows answered without a request of their own.", ("source",), _reused
+        "fanout.rows", "counter", "{row}", "Rows that are done, by outcome.", ("outcome",),
+        lambda stats, _: [(("ok",), stats.ok), (("failed",), stats.failed)],
     ),
-    Metric("fanout.requests", "counter", "{request}", "HTTP requests, of every kind.", ("endpoint",), _requests),
+    Metric(
+        "fanout.rows.reused", "counter", "{row}", "Rows answered without a request of their own.", ("source",),
+        lambda stats, _: [(("cache",), stats.cached), (("duplicate",), stats.shared)],
+    ),
+    Metric(
+        "fanout.requests", "counter", "{request}", "HTTP requests, of every kind.", ("endpoint",),
+        _by_endpoint(lambda endpoint: endpoint.requests),
+    ),
     Metric(
         "fanout.retries", "counter", "{request}", "Further requests for the same rows.", (),
-        lambda stats, _: iter([((), stats.retries)]),
+        lambda stats, _: [((), stats.retries)],
     ),
-    Metric(
-        "fanout.splits", "counter", "{chunk}", "Chunks cut in two.", (), lambda stats, _: iter([((), stats.splits)])
-    ),
+    Metric("fanout.splits", "counter", "{chunk}", "Chunks cut in two.", (), lambda stats, _: [((), stats.splits)]),
     Metric(
         "fanout.hedges", "counter", "{request}", "Second requests for rows whose first response took long.", (),
-        lambda stats, _: iter([((), stats.hedges)]),
+        lambda stats, _: [((), stats.hedges)],
     ),
-    Metric("fanout.requests.in_flight", "sum", "{request}", "Requests in flight.", ("endpoint",), _in_flight),
+    Metric(
+        "fanout.requests.in_flight", "sum", "{request}", "Requests in flight.", ("endpoint",),
+        _by_endpoint(lambda endpoint: endpoint.in_flight),
+    ),
     Metric(
         "fanout.requests.limit", "sum", "{request}", "Limit of requests in flight.", (),
-        lambda _, limit: iter([((), limit)]),
+        lambda _, limit: [((), limit)],
     ),
     Metric(
         "fanout.chunks.waiting", "sum", "{chunk}", "Chunks that wait for their next attempt.", (),
-        lambda stats, _: iter([((), stats.backing_off)]),
+        lambda stats, _: [((), stats.backing_off)],
     ),
     Metric(
         "fanout.endpoint.available", "gauge", "1", "1 for an endpoint in use, 0 if it is ejected or excluded.",
-        ("endpoint",), _available,
+        ("endpoint",), _by_endpoint(lambda endpoint: float(endpoint.state == "in use")),
     ),
-    Metric("fanout.bodies", "counter", "By", "Bytes of the bodies of requests and responses.", ("direction",), _bodies),
-    Metric("fanout.tokens", "counter", "{token}", "Tokens that the API reports, by type.", ("type",), _tokens),
-    Metric("fanout.cost", "counter", "1", "Cost at the prices of the client, in its currency.", ("currency",), _cost),
+    Metric(
+        "fanout.bodies", "counter", "By", "Bytes of the bodies of requests and responses.", ("direction",),
+        lambda stats, _: [(("sent",), stats.bytes_sent), (("received",), stats.bytes_received)],
+    ),
+    # An API without usage would otherwise show as one that counts no tokens.
+    Metric(
+        "fanout.tokens", "counter", "{token}", "Tokens that the API reports, by type.", ("type",),
+        lambda stats, _: [((name,), n) for name, n in stats.tokens._asdict().items()] if stats.usage else [],
+    ),
+    # An unknown cost is no cost of 0.
+    Metric(
+        "fanout.cost", "counter", "1", "Cost at the prices of the client, in its currency.", ("currency",),
+        lambda stats, _: [] if stats.cost is None else [((stats.currency or "",), stats.cost)],
+    ),
 )  # fmt: skip
 
 

@@ -11,8 +11,7 @@ from weakref import WeakKeyDictionary
 
 from fanout._version import __version__
 from fanout.errors import ConfigError, needs_extra
-from fanout.telemetry.base import Telemetry
-from fanout.telemetry.clients import FollowedClients
+from fanout.telemetry.clients import FollowedClients, Telemetry
 from fanout.telemetry.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
     from opentelemetry.trace import TracerProvider
 
-    from fanout.telemetry.base import Measured
     from fanout.telemetry.clients import Reading
     from fanout.telemetry.metrics import Metric
 
@@ -98,14 +96,6 @@ class OpenTelemetry(Telemetry):
             raise ConfigError(problem, key="telemetry")
         return partial(OpenTelemetry, **self._options), ()
 
-    def follow(self, client: Measured) -> None:
-        """Report the metrics of a client that was opened."""
-        self._clients.add(client)
-
-    def unfollow(self, client: Measured) -> None:
-        """Keep the counters of a client."""
-        self._clients.remove(client)
-
 
 # The API has no way to remove an instrument, and a second one of the same name would report the same clients again.
 _CLIENTS: WeakKeyDictionary[Any, FollowedClients] = WeakKeyDictionary()
@@ -143,15 +133,12 @@ class _Observer:
                 self._served.clear()
                 self._readings = self._clients.read()
             self._served.add(metric)
+            names = ["fanout.client", *(f"fanout.{name}" for name in metric.labels)]
             return [
-                Observation(number, {"fanout.client": name} | _named(metric, labels))
+                Observation(number, dict(zip(names, [name, *labels], strict=True)))
                 for name, reading in self._readings.items()
                 for (one, labels), number in reading.numbers.items()
                 if one is metric
             ]
 
         return observe
-
-
-def _named(metric: Metric, labels: tuple[str, ...]) -> dict[str, str]:
-    return {f"fanout.{name}": value for name, value in zip(metric.labels, labels, strict=True)}

@@ -12,8 +12,7 @@ import numpy as np
 
 from fanout.errors import ConfigError, needs_extra
 from fanout.statistics import Latencies
-from fanout.telemetry.base import Telemetry
-from fanout.telemetry.clients import FollowedClients
+from fanout.telemetry.clients import FollowedClients, Telemetry
 from fanout.telemetry.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric as Family
 
-    from fanout.telemetry.base import Measured
     from fanout.telemetry.clients import Reading
     from fanout.telemetry.metrics import Metric
 
@@ -78,14 +76,6 @@ class Prometheus(Telemetry):
     def _restored(cls) -> Prometheus:
         """Return the collector of the process to which one was pickled."""
         return cls._of_process or cls()
-
-    def follow(self, client: Measured) -> None:
-        """Collect the metrics of a client that was opened."""
-        self._clients.add(client)
-
-    def unfollow(self, client: Measured) -> None:
-        """Keep the counters of a client."""
-        self._clients.remove(client)
 
     def describe(self) -> Iterator[Family]:
         """Yield the metrics without numbers, by which a registry finds two of one name."""

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from fanout._redact import Redactor
     from fanout.codecs.base import Codec
-    from fanout.engine.attempt import Attempter
     from fanout.engine.chunker import ChunkTask
     from fanout.engine.run import Run
     from fanout.results import ChunkResult
@@ -147,6 +146,7 @@ class RunSpans:
         self, tracing: SpanTracing, codec: Codec, conceal: Callable[[str], str], callers: Sequence[Context] | None
     ) -> None:
         self._tracing = tracing
+        self.on_failure = tracing.on_failure
         self._codec = codec
         self._conceal = conceal
         self._callers = callers
@@ -157,7 +157,7 @@ class RunSpans:
         self._chunks: dict[int, ChunkSpan] = {}
         """Those under way, by their first row."""
 
-    def attempter(self, attempter: Attempter) -> TracedAttempter | AttempterInContext:
+    def attempter(self, attempter: Any) -> Any:
         """Return an attempter that traces the attempts of ``attempter``."""
         # The chunks of a run that is not sampled are not either, unless each of them is a trace of its own.
         if self._span.is_recording() or self._tracing.chunk_traces or self.operation is not None:
@@ -172,9 +172,11 @@ class RunSpans:
             # Delivered first: the rows are done whatever becomes of their span.
             deliver(done)
             if chunks:
-                chunk = chunks.get(done.start) or self._around(done)
+                # A chunk comes in parts where rows wait for equal ones elsewhere.
+                chunk = chunks.get(done.start) or next(
+                    (one for start, one in chunks.items() if start < done.start < one.chunk.stop), None
+                )
                 if chunk is not None:
-                    # A chunk comes in parts where rows wait for equal ones elsewhere.
                     chunk.left -= done.stop - done.start
                     if chunk.left <= 0:
                         self._end_chunk(chunk, done)
@@ -201,7 +203,7 @@ class RunSpans:
             self._begin(run)
             token = context.attach(self.context)
         except Exception as error:  # noqa: BLE001 - an SDK may be of any kind, and the run is worth more
-            self._tracing.on_failure(error)
+            self.on_failure(error)
         failure: BaseException | None = None
         try:
             yield
@@ -214,7 +216,7 @@ class RunSpans:
             try:
                 self._end(run, failure)
             except Exception as error:  # noqa: BLE001 - as above
-                self._tracing.on_failure(error)
+                self.on_failure(error)
 
     def chunk(self, task: ChunkTask) -> ChunkSpan:
         """Return the span of a task's chunk, begun if this is its first attempt."""
@@ -237,11 +239,7 @@ class RunSpans:
         try:
             chunk.span.add_event("fanout.attempt.failed", values)
         except Exception as error:  # noqa: BLE001 - as above
-            self._tracing.on_failure(error)
-
-    def on_failure(self, error: Exception) -> None:
-        """Take an error of the SDK."""
-        self._tracing.on_failure(error)
+            self.on_failure(error)
 
     def _begin(self, run: Run) -> None:
         parent, links = _caller_and_links(self._callers)
@@ -292,10 +290,6 @@ class RunSpans:
         span = self._tracing.tracer.start_span(name, parent, kind, attributes, links)
         return ChunkSpan(chunk, span, set_span_in_context(span, parent))
 
-    def _around(self, done: ChunkResult) -> ChunkSpan | None:
-        """The chunk that a part of it belongs to."""
-        return next((one for start, one in self._chunks.items() if start < done.start < one.chunk.stop), None)
-
     def _end_chunk(self, chunk: ChunkSpan, done: ChunkResult | None, *, is_left: bool = False) -> None:
         """End the span of a chunk. ``is_left`` says that the run has ended before its rows had an outcome."""
         del self._chunks[chunk.chunk.start]
@@ -314,7 +308,7 @@ class RunSpans:
             if span is not self._span:
                 span.end()
         except Exception as problem:  # noqa: BLE001 - as above
-            self._tracing.on_failure(problem)
+            self.on_failure(problem)
 
     def _describe(self, span: Span, error: str, done: ChunkResult | None) -> None:
         span.set_attribute("error.type", error)

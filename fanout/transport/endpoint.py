@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from fanout.addresses import Endpoint
     from fanout.settings import Timeouts
-    from fanout.telemetry.base import Tracing
+    from fanout.telemetry.spans import SpanTracing
     from fanout.transport.base import RowsSent, Transport, TransportWrapper
     from fanout.transport.headers import CallHeaders, HeaderSource
     from fanout.types import Payload, Response, Verdict
@@ -71,7 +71,7 @@ class EndpointClient:
         buffers: bool = False,
         redactor: Redactor | None = None,
         other_origins: Sequence[str] = (),
-        tracing: Tracing | None = None,
+        tracing: SpanTracing | None = None,
     ) -> None:
         self._socket, self.url = split_socket(url)
         self.redactor = Redactor() if redactor is None else redactor

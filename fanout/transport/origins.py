@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fanout._redact import Redactor
     from fanout.addresses import Endpoint
     from fanout.settings import Timeouts
-    from fanout.telemetry.base import Tracing
+    from fanout.telemetry.spans import SpanTracing
     from fanout.transport.base import Cooldown, Transport, TransportWrapper
     from fanout.types import Response
 
@@ -58,7 +58,7 @@ class OtherOrigins:
         connections: int,
         cooldown: Cooldown,
         origins: Sequence[str],
-        tracing: Tracing | None,
+        tracing: SpanTracing | None,
         redactor: Redactor,
     ) -> None:
         self.origins = frozenset(parsed_url(origin).origin() for origin in origins)
