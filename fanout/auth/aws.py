@@ -12,14 +12,13 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from fanout._url import USUAL_PORTS
-from fanout.auth.base import Auth, Credentials, on_daemon_thread, require_secret
+from fanout.auth.base import BlockingAuth, Credentials, require_secret, require_texts
 from fanout.errors import ConfigError, CredentialsError, needs_extra
 from fanout.options import checks_options
-from fanout.settings import JOB_FILE
 
 if TYPE_CHECKING:
     from fanout.transport import Request
@@ -33,10 +32,8 @@ _LOOK_UP_AGAIN = 300.0
 
 @checks_options
 @dataclass(frozen=True, kw_only=True)
-class SigV4Auth(Auth):
+class SigV4Auth(BlockingAuth):
     """A signature of AWS, version 4, in each request. Needs the extra ``aws``."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     service: str
     """Name of the service in signatures, such as bedrock or sagemaker."""
@@ -49,15 +46,10 @@ class SigV4Auth(Auth):
 
     def __post_init__(self) -> None:
         require_secret("service", self.service)
-        for name in ("region", "profile"):
-            if getattr(self, name) is not None:
-                require_secret(name, getattr(self, name))
+        require_texts(self, "region", "profile")
 
-    async def credentials(self) -> Credentials:
+    def obtain(self) -> Credentials:
         """Look up the keys."""
-        return await on_daemon_thread(self._look_up)
-
-    def _look_up(self) -> Credentials:
         try:
             import botocore.exceptions
             import botocore.session

@@ -65,6 +65,8 @@ class Auth(ABC):
     Credentials never become part of the journal, of recordings, of messages or of the identity of a run.
     """
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
+
     @abstractmethod
     async def credentials(self) -> Credentials:
         """Obtain new credentials.
@@ -81,15 +83,13 @@ class Auth(ABC):
     @property
     def secrets(self) -> Iterable[str]:
         """Texts to redact; in a dataclass, all texts in fields with ``repr=False``."""
-        every: Iterable[Field[Any]] = fields(self) if is_dataclass(self) else ()
-        values = (getattr(self, one.name) for one in every if not one.repr)
+        values = [getattr(self, name) for name in _hidden_fields(self)]
         return [value for value in values if value and isinstance(value, str)]
 
     @property
     def secret_fields(self) -> Iterable[str]:
         """Names of the fields that hold secrets, which pickle refuses; in a dataclass, those with ``repr=False``."""
-        every: Iterable[Field[Any]] = fields(self) if is_dataclass(self) else ()
-        return [one.name for one in every if not one.repr]
+        return _hidden_fields(self)
 
     def __getstate__(self) -> dict[str, Any]:
         values = {name: vars(self).get(name) for name in self.secret_fields}
@@ -100,6 +100,11 @@ class Auth(ABC):
             literals = [type(self).__name__]
         require_no_literals([f"auth.{name}" for name in literals if not has_reference(values.get(name) or "")])
         return dict(vars(self))
+
+
+def _hidden_fields(auth: Auth) -> list[str]:
+    every: Iterable[Field[Any]] = fields(auth) if is_dataclass(auth) else ()
+    return [one.name for one in every if not one.repr]
 
 
 class StaticAuth(Auth):
@@ -121,6 +126,18 @@ class StaticAuth(Auth):
         return [*super().secrets, *secrets_of("", self.headers)]
 
 
+class BlockingAuth(Auth):
+    """Credentials of a library that blocks, on a thread of its own."""
+
+    @abstractmethod
+    def obtain(self) -> Credentials:
+        """Obtain new credentials. It raises as `credentials` does."""
+
+    async def credentials(self) -> Credentials:
+        """Obtain new credentials."""
+        return await on_daemon_thread(self.obtain)
+
+
 def require_secret(name: str, value: object) -> None:
     """Raise `ConfigError` unless ``value`` is a text that fits into a header. The value is not shown."""
     if not isinstance(value, str) or not value.strip():
@@ -138,6 +155,13 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
+def require_texts(auth: Auth, *names: str) -> None:
+    """Raise `ConfigError` unless the fields with these ``names`` are None, or texts that fit into a header."""
+    for name in names:
+        if (value := getattr(auth, name)) is not None:
+            require_secret(name, value)
+
+
 async def on_daemon_thread(call: Callable[..., T], *arguments: object) -> T:
     """Call a function that may block. If the wait is cancelled, nothing waits for the call any more."""
     # A command or a metadata server may hang for ever, and the interpreter waits for the threads of a pool.
@@ -152,8 +176,6 @@ async def on_daemon_thread(call: Callable[..., T], *arguments: object) -> T:
 @dataclass(frozen=True, kw_only=True)
 class BearerAuth(StaticAuth):
     """``Authorization: Bearer TOKEN`` with every request."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     token: str = field(repr=False)
     """The token."""
@@ -171,8 +193,6 @@ class BearerAuth(StaticAuth):
 @dataclass(frozen=True, kw_only=True)
 class ApiKeyAuth(StaticAuth):
     """A key in a header field of its own with every request."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     token: str = field(repr=False)
     """The key."""
@@ -194,8 +214,6 @@ class ApiKeyAuth(StaticAuth):
 @dataclass(frozen=True, kw_only=True)
 class BasicAuth(StaticAuth):
     """A name and a password with every request (RFC 7617)."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     username: str = field(repr=False)
     """The name; some APIs expect a key here, and no password."""

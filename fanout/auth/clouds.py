@@ -5,24 +5,21 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC
-from typing import Any, ClassVar
+from typing import Any
 
-from fanout.auth.base import Auth, Credentials, bearer, on_daemon_thread, require_secret
+from fanout.auth.base import BlockingAuth, Credentials, bearer, require_texts
 from fanout.errors import ConfigError, CredentialsError, needs_extra
 from fanout.options import checks_options
-from fanout.settings import JOB_FILE
 
 
 @checks_options
 @dataclass(frozen=True, kw_only=True)
-class GoogleAuth(Auth):
+class GoogleAuth(BlockingAuth):
     """A token of Google's application default credentials, for Vertex AI and Cloud Run. Needs the extra ``google``.
 
     They come from GOOGLE_APPLICATION_CREDENTIALS, ``gcloud auth application-default login``, or the metadata server of
     a machine in Google Cloud.
     """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     scopes: tuple[str, ...] = ("https://www.googleapis.com/auth/cloud-platform",)
     """Scopes of the access token."""
@@ -38,13 +35,10 @@ class GoogleAuth(Auth):
         if isinstance(scopes, str) or not scopes or not all(isinstance(scope, str) for scope in scopes):
             raise ConfigError("scopes must be a list of texts", key="scopes")
         object.__setattr__(self, "scopes", tuple(scopes))  # a list is accepted, and frozen with the rest
-        _require_texts(self, "audience", "quota_project")
+        require_texts(self, "audience", "quota_project")
 
-    async def credentials(self) -> Credentials:
+    def obtain(self) -> Credentials:
         """Obtain a token."""
-        return await on_daemon_thread(self._token)
-
-    def _token(self) -> Credentials:
         try:
             import google.auth
             import google.auth.exceptions as errors
@@ -80,13 +74,11 @@ class GoogleAuth(Auth):
 
 @checks_options
 @dataclass(frozen=True, kw_only=True)
-class AzureAuth(Auth):
+class AzureAuth(BlockingAuth):
     """A token of Microsoft Entra ID, for Azure OpenAI and Azure Machine Learning. Needs the extra ``azure``.
 
     ``DefaultAzureCredential`` obtains it: from the environment, a workload or managed identity, or ``az login``.
     """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     scope: str = "https://cognitiveservices.azure.com/.default"
     """Scope of the token; for Azure Machine Learning https://ml.azure.com/.default."""
@@ -95,13 +87,10 @@ class AzureAuth(Auth):
     """Id of a managed identity that a user has assigned."""
 
     def __post_init__(self) -> None:
-        _require_texts(self, "scope", "client_id")
+        require_texts(self, "scope", "client_id")
 
-    async def credentials(self) -> Credentials:
+    def obtain(self) -> Credentials:
         """Obtain a token."""
-        return await on_daemon_thread(self._token)
-
-    def _token(self) -> Credentials:
         try:
             from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
             from azure.identity import CredentialUnavailableError, DefaultAzureCredential
@@ -118,12 +107,6 @@ class AzureAuth(Auth):
             except ServiceRequestError as error:
                 raise CredentialsError(f"Azure gives no token: {error.message}") from None
         return Credentials(headers=bearer(token.token), lifetime=_seconds_until(token.expires_on))
-
-
-def _require_texts(auth: Auth, *names: str) -> None:
-    for name in names:
-        if (value := getattr(auth, name)) is not None:
-            require_secret(name, value)
 
 
 def _seconds_until(when: float | None) -> float | None:

@@ -7,13 +7,13 @@ import signal
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from fanout._headers import require_header_name
 from fanout.auth.base import Auth, Credentials, bearer, on_daemon_thread, require_secret
 from fanout.errors import ConfigError, CredentialsError
 from fanout.options import checks_options
-from fanout.settings import JOB_FILE, require_positive
+from fanout.settings import require_positive
 
 # Bytes that a token may have.
 _MOST_BYTES = 2**16
@@ -27,8 +27,6 @@ class CommandAuth(Auth):
     The command is run without a shell, when the first request is sent and when the token has expired. Its output is
     neither logged nor shown.
     """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     command: tuple[str, ...] = field(repr=False)
     """The program and its arguments. No shell reads them."""

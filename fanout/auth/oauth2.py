@@ -6,7 +6,7 @@ import json
 from base64 import b64encode
 from dataclasses import dataclass, field
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.error import HTTPError
 from urllib.parse import quote_plus, urlencode
 from urllib.request import HTTPRedirectHandler, ProxyHandler
@@ -14,11 +14,10 @@ from urllib.request import HTTPRedirectHandler, ProxyHandler
 from fanout._escape import shortened
 from fanout._redact import secrets_of
 from fanout._url import redact_url, require_web_url
-from fanout.auth.base import Auth, Credentials, bearer, on_daemon_thread, require_secret
+from fanout.auth.base import BlockingAuth, Credentials, bearer, require_secret
 from fanout.deadline import Deadline, WatchedRequest, watched_opener
 from fanout.errors import ConfigError, CredentialsError
 from fanout.options import checks_options
-from fanout.settings import JOB_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,10 +31,8 @@ _LONGEST_MESSAGE = 300
 
 @checks_options
 @dataclass(frozen=True, kw_only=True)
-class OAuth2Auth(Auth):
+class OAuth2Auth(BlockingAuth):
     """A token that an OAuth 2.0 server gives for the id and the secret of a client."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     token_url: str
     """URL of the token endpoint."""
@@ -78,11 +75,8 @@ class OAuth2Auth(Auth):
         # RFC 6749, section 2.3.1: both are encoded as in a form.
         return b64encode(f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}".encode()).decode()
 
-    async def credentials(self) -> Credentials:
+    def obtain(self) -> Credentials:
         """Request a token."""
-        return await on_daemon_thread(self._request)
-
-    def _request(self) -> Credentials:
         form = {"grant_type": "client_credentials", "scope": self.scope, "audience": self.audience}
         headers = {"Accept": "application/json"}
         if self.client_auth == "body":
