@@ -133,19 +133,16 @@ def vectors(body: bytes, items: Any) -> tuple[Array, list[Any]] | None:
     """The ``embedding`` of each of simdjson's objects, float64 of shape (items, width), and their ``index``."""
     if not len(items) or not _has_lists(body, len(items) + 1):
         return None
-    array, indices = None, []
-    for i, item in enumerate(items):
+    buffers, lengths, indices = [], set(), []
+    for item in items:
         values = require_unique_names(item)["embedding"]
         # The type "d" makes simdjson refuse null, texts and booleans.
-        row = np.frombuffer(values.as_buffer(of_type="d"), DOUBLE)
-        if array is None:
-            array = np.empty((len(items), len(row)), DOUBLE)
-        # The buffer of a nested list is longer than the list.
-        if len(values) != len(row) or row.shape != array.shape[1:]:
-            return None
-        array[i] = row
+        buffers.append(values.as_buffer(of_type="d"))
+        lengths.add(len(values))
         indices.append(item.get("index"))
-    return None if array is None or not array.size else (array, indices)
+    # Without a nested list, each buffer is as long as its list.
+    numbers = np.frombuffer(b"".join(buffers), DOUBLE)
+    return (numbers.reshape(len(items), -1), indices) if len(lengths) == 1 and numbers.size else None
 
 
 def exact_below(dtype: np.dtype[Any]) -> float:
