@@ -10,10 +10,13 @@ from contextlib import suppress
 from http.client import HTTPConnection, HTTPSConnection
 from threading import Lock, Timer
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Self
-from urllib.request import HTTPHandler, HTTPSHandler, Request, build_opener
+from typing import IO, TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+    from http.client import HTTPMessage
     from urllib.request import BaseHandler, OpenerDirector
 
 
@@ -88,9 +91,39 @@ class Deadline:
 
 
 class WatchedRequest(Request):
-    """A request with a deadline, for an opener of `watched_opener`. A handler of redirects has to pass it on."""
+    """A request with a deadline, for an opener of `watched_opener`."""
 
-    deadline: Deadline
+    def __init__(
+        self, url: str, deadline: Deadline, headers: MutableMapping[str, str], data: bytes | None = None
+    ) -> None:
+        super().__init__(url, data, headers)
+        self.deadline = deadline
+
+
+class WatchedRedirects(HTTPRedirectHandler):
+    """Follows redirects within the deadline of the request.
+
+    Args:
+        check: called with the old and the new URL; raises an exception in place of a redirect that it refuses.
+    """
+
+    def __init__(self, check: Callable[[str, str], None]) -> None:
+        self._check = check
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        self._check(req.full_url, newurl)
+        # urllib would read the body of the redirect, which may have no end.
+        fp.close()
+        redirected = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if redirected is None:
+            return None
+        watched = WatchedRequest(redirected.full_url, req.deadline, redirected.headers)  # type: ignore[attr-defined]
+        # These may be credentials, which are for the server that the user has named.
+        if urlsplit(req.full_url)[:2] == urlsplit(newurl)[:2]:
+            watched.unredirected_hdrs.update(req.unredirected_hdrs)
+        return watched
 
 
 def watched_opener(*handlers: BaseHandler) -> OpenerDirector:

@@ -25,8 +25,7 @@ def test_a_proxy_that_sends_a_little_now_and_then_is_broken_off():
             connection.sendall(b"x")
 
     with answering(answer) as port, Deadline(0.1) as deadline:
-        request = WatchedRequest("https://files.example.com/x")
-        request.deadline = deadline
+        request = WatchedRequest("https://files.example.com/x", deadline, {})
         opener = watched_opener(ProxyHandler({"https": f"http://127.0.0.1:{port}"}))
         with pytest.raises((URLError, OSError)):
             opener.open(request, timeout=30.0)

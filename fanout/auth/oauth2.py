@@ -111,8 +111,8 @@ def _post(url: str, body: bytes, headers: Mapping[str, str], proxy: str | None) 
     # Without an argument the handler looks into the environment, for each request.
     proxies = None if proxy == "env" else {} if proxy is None else {"http": proxy, "https": proxy}
     opener = watched_opener(ProxyHandler(proxies), _NoRedirect())
-    request = WatchedRequest(url, data=body, headers=dict(headers))
-    request.deadline = deadline = Deadline(_TIMEOUT)
+    deadline = Deadline(_TIMEOUT)
+    request = WatchedRequest(url, deadline, dict(headers), body)
     try:
         with deadline:
             try:

@@ -95,7 +95,7 @@ class SeekableSource(Source):
     def blocks_from(self, row: int) -> Iterator[Block]: ...
 
 
-class _Slice(Source):
+class _Slice(SeekableSource):
     """The rows ``start <= i < stop`` of another source, numbered from 0."""
 
     def __init__(self, source: Source, start: int, stop: int | None) -> None:
@@ -104,9 +104,6 @@ class _Slice(Source):
         self.repeatable, self.files, self.uniform = source.repeatable, source.files, source.uniform
         if source.kept is not None:
             self.kept = source.kept.sliced(start, stop)
-
-    def blocks(self) -> Iterator[Block]:
-        return self.blocks_from(0)
 
     def blocks_from(self, row: int) -> Iterator[Block]:
         position = self._start + row

@@ -9,25 +9,22 @@ from __future__ import annotations
 
 import re
 from http.client import HTTPException
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler
 
 from fanout._url import USUAL_PORTS, redact_url
-from fanout.deadline import Deadline, WatchedRequest, watched_opener
+from fanout.deadline import Deadline, WatchedRedirects, WatchedRequest, watched_opener
 from fanout.errors import InputError
 from fanout.io.remote.urls import as_resolved, is_internal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from http.client import HTTPMessage
     from urllib.parse import SplitResult
-    from urllib.request import Request
 
 # Schemes that some model servers read by themselves, with credentials of their own.
 _STORES = ("gs", "s3")
-_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
+_HOST = re.compile(r"((?:\*\.)?[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]+))?")
 _PIECE = 64 * 2**10
 _CONTROL = re.compile(r"[\x00-\x20\x7f\\]")
 
@@ -50,16 +47,17 @@ class UrlFetcher:
     """
 
     def __init__(self, hosts: Sequence[str], timeout: float, most_bytes: int) -> None:
+        self._hosts: list[tuple[str, int | None]] = []
         for host in hosts:
-            if not isinstance(host, str) or not _HOST.fullmatch(host):
+            if not isinstance(host, str) or not (parts := _HOST.fullmatch(host)):
                 raise InputError(
                     f"{host!r} is not a host, such as images.example.com, 10.0.0.7:8080 or *.example.com",
                     key="input.fetch_hosts",
                 )
-        self._hosts = tuple(host.lower() for host in hosts)
+            self._hosts.append((parts[1].strip("[]").lower(), int(parts[2]) if parts[2] else None))
         self._timeout = timeout
         self._most_bytes = most_bytes
-        self._opener = watched_opener(_Redirects(self))
+        self._opener = watched_opener(WatchedRedirects(self._check_redirect))
 
     def allows(self, url: str) -> bool:
         """True if the URL is fetched. False if it may be passed on as it is. Raises `Unfetched` if it is refused."""
@@ -106,8 +104,7 @@ class UrlFetcher:
 
     def _body(self, url: str, deadline: Deadline, shown: str) -> bytes:
         # No credentials of the job go to these hosts, and the bytes of a file have to come as they are.
-        request = WatchedRequest(url, headers={"User-Agent": "fanout", "Accept-Encoding": "identity"})
-        request.deadline = deadline
+        request = WatchedRequest(url, deadline, {"User-Agent": "fanout", "Accept-Encoding": "identity"})
         with self._opener.open(request, timeout=self._timeout) as response:
             data = bytearray()
             while piece := response.read1(_PIECE):
@@ -123,47 +120,17 @@ class UrlFetcher:
             return bytes(data)
 
     def _is_named(self, host: str, port: int, usual_port: int) -> bool:
-        for named in self._hosts:
-            at = re.fullmatch(r"(.*?)(?::([0-9]+))?", named) if not named.startswith("[") else None
-            name, wanted = (at[1], at[2]) if at else _bracketed(named)
-            if port != (int(wanted) if wanted else usual_port):
-                continue
-            if name == host:
-                return True
-            # A pattern stands for public names: a host inside the network has to be named itself.
-            if name.startswith("*.") and host.endswith(name[1:]) and not is_internal(host):
-                return True
-        return False
+        names = [name for name, wanted in self._hosts if port == (usual_port if wanted is None else wanted)]
+        # A pattern stands for public names: a host inside the network has to be named itself.
+        patterns = [] if is_internal(host) else [name[1:] for name in names if name.startswith("*.")]
+        return host in names or host.endswith(tuple(patterns))
 
-
-class _Redirects(HTTPRedirectHandler):
-    """Follows redirects to hosts that may be fetched from."""
-
-    def __init__(self, fetcher: UrlFetcher) -> None:
-        self._fetcher = fetcher
-
-    def redirect_request(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> Any:
-        shown = redact_url(req.full_url)
+    def _check_redirect(self, old: str, new: str) -> None:
         try:
-            if not self._fetcher.allows(newurl):
-                raise Unfetched(f"has the URL {redact_url(newurl)}: {_remedy(urlsplit(newurl))}")
+            if not self.allows(new):
+                raise Unfetched(f"has the URL {redact_url(new)}: {_remedy(urlsplit(new))}")
         except Unfetched as error:
-            raise Unfetched(f"at {shown} is redirected, and {error}") from None
-        # urllib would read the body of the redirect, which may have no end.
-        fp.close()
-        redirected = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if redirected is None:
-            return None
-        request = WatchedRequest(redirected.full_url, headers=redirected.headers)
-        request.deadline = req.deadline  # type: ignore[attr-defined]
-        return request
-
-
-def _bracketed(named: str) -> tuple[str, str]:
-    name, _, port = named[1:].partition("]")
-    return name, port.removeprefix(":")
+            raise Unfetched(f"at {redact_url(old)} is redirected, and {error}") from None
 
 
 def _remedy(url: SplitResult) -> str:

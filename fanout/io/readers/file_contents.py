@@ -20,17 +20,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fanout.errors import InputError
-from fanout.io.readers.base import BLOCK_BYTES, SeekableSource, Source
+from fanout.io.readers.base import BLOCK_BYTES, SeekableSource
 from fanout.io.readers.columns import ColumnOptions, select_columns
 from fanout.io.readers.fetching import Unfetched, UrlFetcher
+from fanout.io.remote import RemoteFile
 from fanout.rows import single_rows
 from fanout.types import Block, PassedUrl, UnreadableFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
-    from fanout.io.remote import RemoteFile
+    from fanout.io.readers.base import Source
+    from fanout.io.remote import InputPath
+    from fanout.types import Array
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", re.IGNORECASE)
 
@@ -142,7 +145,7 @@ class FileReader:
             return bytes(data)
 
 
-class FileCellsSource(Source):
+class FileCellsSource(SeekableSource):
     """The rows of another source, with the bytes of the files that their cells name.
 
     Args:
@@ -155,9 +158,6 @@ class FileCellsSource(Source):
         self._options = options
         self._reader = options.reader()
         self.n_rows, self.repeatable, self.files = source.n_rows, source.repeatable, source.files
-
-    def blocks(self) -> Iterator[Block]:
-        return self.blocks_from(0)
 
     def blocks_from(self, row: int) -> Iterator[Block]:
         pool = ThreadPoolExecutor(_AT_ONCE, "fanout files")
@@ -191,7 +191,10 @@ class FileCellsSource(Source):
                 filled.append(row[0] if names is None else {**rows[i], **dict(zip(columns, row, strict=True))})
                 size += sum(len(cell) for cell in row if isinstance(cell, bytes))
             if size >= BLOCK_BYTES or len(filled) + start == len(rows):
-                yield Block(_as_objects(filled, names), block.ids and block.ids[start : start + len(filled)])
+                # Rows that lack a column, as those of JSON lines may, stay dicts.
+                yield Block(
+                    _objects(filled) if names is None else filled, block.ids and block.ids[start : start + len(filled)]
+                )
                 start, size, filled = start + len(filled), 0, []
 
     def _names(self, rows: Sequence[Any]) -> tuple[str, ...] | None:
@@ -208,12 +211,9 @@ class FileCellsSource(Source):
         return known
 
 
-def _as_objects(rows: list[Any], names: tuple[str, ...] | None) -> Any:
-    # Rows that lack a column, as those of JSON lines may, stay dicts.
-    if names is not None:
-        return rows
-    objects = np.empty(len(rows), object)
-    objects[:] = rows
+def _objects(values: list[Any]) -> Array:
+    objects = np.empty(len(values), object)
+    objects[:] = values
     return objects
 
 
@@ -221,31 +221,35 @@ class FolderSource(SeekableSource):
     """Rows that are the contents of files.
 
     Args:
-        folder: the files.
+        files: path of each file below the folder -> the file, in the order of the rows.
+        folder: the folder, for messages.
+        read: returns the bytes of the file at a path below the folder.
         options: columns of the rows; the bytes alone if they name none.
 
     Raises:
         InputError: a column that is neither `FILE` nor `NAME`.
     """
 
-    def __init__(self, folder: Folder | RemoteFolder, options: ColumnOptions) -> None:
+    def __init__(
+        self, files: Mapping[str, InputPath], folder: str, read: Callable[[str], Any], options: ColumnOptions
+    ) -> None:
         if options.id is not None:
             raise InputError("the ids of files are their names: leave id out", key="input.id")
-        self.files = folder.files
-        self.n_rows: int = len(folder.names)
-        self._folder = folder
-        names = options.column is None and options.columns is None and not options.needed
-        options = ColumnOptions(column=FILE) if names else options
-        self._selection = select_columns([FILE, NAME], options, file=folder.path)
+        self.files = tuple(files.values())
+        self.n_rows: int = len(files)
+        self._names, self._folder, self._read = list(files), folder, read
+        is_bare = options.column is None and options.columns is None and not options.needed
+        options = ColumnOptions(column=FILE) if is_bare else options
+        self._selection = select_columns([FILE, NAME], options, file=folder)
 
     def blocks_from(self, row: int) -> Iterator[Block]:
         names: list[str] = []
         contents: list[Any] = []
         first, size = row, 0
-        for name, content in self._folder.read(row):
+        for name, content in zip(self._names[row:], _ahead(self._read, self._names[row:]), strict=True):
             names.append(name)
             contents.append(content)
-            size += len(contents[-1]) if isinstance(contents[-1], bytes) else 0
+            size += len(content) if isinstance(content, bytes) else 0
             if size >= BLOCK_BYTES or len(names) == _BATCH:
                 yield self._block(names, contents, first)
                 first += len(names)
@@ -256,85 +260,35 @@ class FolderSource(SeekableSource):
     def fingerprint(self) -> dict[str, Any]:
         # Sizes and times stand for the bytes, which a run reads only as it sends them.
         digest = hashlib.blake2b(digest_size=16)
-        for name, version in zip(self._folder.names, self._folder.versions(), strict=True):
-            digest.update(f"{name}\0{version}\n".encode(errors="surrogateescape"))
+        for name, file in zip(self._names, self.files, strict=True):
+            tag = file.version.tag if isinstance(file, RemoteFile) else file.stat().st_mtime_ns
+            digest.update(f"{name}\0{file.stat().st_size}\0{tag}\n".encode(errors="surrogateescape"))
         return {"format": "files", "n_rows": self.n_rows, "digest": digest.hexdigest(), **self._selection.as_json()}
 
     def _block(self, names: list[str], contents: list[Any], first: int) -> Block:
-        bytes_or_reasons = np.empty(len(contents), object)
-        bytes_or_reasons[:] = contents
-        rows = self._selection.rows({FILE: bytes_or_reasons, NAME: names}, self._folder.path, first)
+        rows = self._selection.rows({FILE: _objects(contents), NAME: names}, self._folder, first)
         return Block(rows, names)
 
 
-class Folder:
-    """Local files that are rows.
-
-    Args:
-        files: in the order of the rows.
-        folder: the folder that all of them are in.
-        reader: reads them.
-
-    Attributes:
-        path: the folder, for messages.
-        names: path of each file below the folder.
-    """
-
-    def __init__(self, files: Sequence[Path], folder: Path, reader: FileReader) -> None:
-        self.files = tuple(files)
-        self.path = str(folder)
-        self.names = [file.relative_to(folder).as_posix() for file in files]
-        self._reader = reader
-
-    def read(self, row: int) -> Iterator[tuple[str, Any]]:
-        """Yield the name and the bytes of each file from number ``row`` on."""
-        for name in self.names[row:]:
-            yield name, self._reader.read(name)
-
-    def versions(self) -> Iterator[str]:
-        """Yield a text for each file that changes with its content."""
-        for file in self.files:
-            status = file.stat()
-            yield f"{status.st_size}\0{status.st_mtime_ns}"
+def remote_contents(file: RemoteFile, most_bytes: int) -> bytes | UnreadableFile:
+    """Return the bytes of a remote file, if it has no more than ``most_bytes``."""
+    try:
+        if (size := file.version.size) > most_bytes:
+            problem = f"has {size:,} bytes, more than input.file_max_bytes = {most_bytes:,}"
+            return UnreadableFile(f"the file {file.below!r} {problem}")
+        with file.open() as opened:
+            return opened.read() or UnreadableFile(f"the file {file.below!r} is empty")
+    except OSError as error:
+        return UnreadableFile(f"the file {file.below!r} cannot be read: {error.strerror}")
 
 
-class RemoteFolder:
-    """Remote files that are rows, with the attributes of `Folder`; ``most_bytes`` is the size of the largest one."""
-
-    def __init__(self, files: Sequence[RemoteFile], url: str, most_bytes: int) -> None:
-        self.files = tuple(files)
-        self.path = url
-        self.names = [file.below for file in files]
-        self._most_bytes = most_bytes
-
-    def read(self, row: int) -> Iterator[tuple[str, Any]]:
-        """Yield the name and the bytes of each file from number ``row`` on; some are read ahead."""
-        return zip(self.names[row:], _ahead(self._contents, self.files[row:]), strict=True)
-
-    def versions(self) -> Iterator[str]:
-        """Yield a text for each file that changes with its content."""
-        for file in self.files:
-            yield f"{file.version.size}\0{file.version.tag}"
-
-    def _contents(self, file: RemoteFile) -> bytes | UnreadableFile:
-        try:
-            size = file.version.size
-            if size > self._most_bytes:
-                problem = f"has {size:,} bytes, more than input.file_max_bytes = {self._most_bytes:,}"
-                return UnreadableFile(f"the file {file.below!r} {problem}")
-            with file.open() as opened:
-                return opened.read() or UnreadableFile(f"the file {file.below!r} is empty")
-        except OSError as error:
-            return UnreadableFile(f"the file {file.below!r} cannot be read: {error.strerror}")
-
-
-def _ahead(read: Callable[[RemoteFile], Any], files: Iterable[RemoteFile]) -> Iterator[Any]:
+def _ahead(read: Callable[[str], Any], names: Sequence[str]) -> Iterator[Any]:
     """Yield the contents of files in order, while the next ones are read."""
     pool = ThreadPoolExecutor(_AT_ONCE, "fanout files")
     waiting: deque[Future[Any]] = deque()
     try:
-        for file in files:
-            waiting.append(pool.submit(read, file))
+        for name in names:
+            waiting.append(pool.submit(read, name))
             if len(waiting) == _AT_ONCE:
                 yield waiting.popleft().result()
         while waiting:

@@ -70,7 +70,7 @@ class ConcatenatedSource(SeekableSource):
         first = sources[0]
         for source in sources[1:]:
             if source.schema != first.schema:
-                both = f"{source.path} holds {_in_words(source)}, but {first.path} holds {_in_words(first)}"
+                both = f"{source.path} holds {_listed(source.schema)}, but {first.path} holds {_listed(first.schema)}"
                 raise InputError(f"{both}: files that are read as one must agree", key="input.path")
         self.uniform = all(source.uniform for source in sources)
         known = [source.n_rows for source in sources if source.n_rows is not None]
@@ -79,16 +79,15 @@ class ConcatenatedSource(SeekableSource):
     def blocks_from(self, row: int) -> Iterator[Block]:
         for source in self._sources:
             # Only reading the whole file shows how many of the rows before ``row`` it has.
-            if source.n_rows is None:
-                for block in source.blocks_from(0):
-                    n_rows = count_rows(block.rows)
-                    if row < n_rows:
-                        yield slice_block(block, row, n_rows)
-                    row = max(0, row - n_rows)
+            skipped = 0 if source.n_rows is None else min(row, source.n_rows)
+            row -= skipped
+            if skipped == source.n_rows:
                 continue
-            if row < source.n_rows:
-                yield from source.blocks_from(row)
-            row = max(0, row - source.n_rows)
+            for block in source.blocks_from(skipped):
+                n_rows = count_rows(block.rows)
+                if row < n_rows:
+                    yield slice_block(block, row, n_rows)
+                row = max(0, row - n_rows)
 
     def keep(self, columns: ColumnOptions) -> KeptColumns:
         first = self._sources[0]
@@ -134,14 +133,10 @@ def reading(
         raise InputError(f"{path} cannot be read as {kind}: {reason}", key=key) from None
 
 
-def _listed(types: Mapping[str, Any]) -> str:
-    return ", ".join(f'"{name}": {kind}' for name, kind in types.items())
-
-
-def _in_words(source: FileSource) -> str:
-    if not isinstance(source.schema, dict):
-        return str(source.schema)
-    return ", ".join(f'"{name}": {kind}' for name, kind in source.schema.items())
+def _listed(schema: Any) -> str:
+    if not isinstance(schema, dict):
+        return str(schema)
+    return ", ".join(f'"{name}": {kind}' for name, kind in schema.items())
 
 
 def find_files(

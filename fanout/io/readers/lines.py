@@ -5,10 +5,8 @@ from __future__ import annotations
 import gzip
 import sys
 import zlib
-from abc import ABC, abstractmethod
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from fanout.errors import InputError
 from fanout.io import fingerprint
@@ -33,43 +31,19 @@ _COUNTED_BYTES = 64 * 2**20
 _COUNTED_REMOTE_BYTES = 2**20
 
 
-class ByteInput(ABC):
-    """Bytes that are read from their beginning on.
-
-    Attributes:
-        name: the input's name in messages.
-        repeatable: False if the bytes can be read only once.
-    """
-
-    name: str
-    repeatable = True
-
-    @abstractmethod
-    @contextmanager
-    def open(self) -> Iterator[IO[bytes]]:
-        """Open the bytes for reading. Raises `InputError` for errors that occur while they are read, too."""
-
-    @abstractmethod
-    def fingerprint(self) -> dict[str, Any] | None:
-        """Return JSON that identifies the bytes; None for stdin."""
-
-
-@dataclass(frozen=True)
-class InputFile(ByteInput):
+class InputFile:
     """A file, decompressed while it is read if its name ends in ``.gz``."""
 
-    path: InputPath
+    repeatable = True
 
-    @property
-    def name(self) -> str:  # type: ignore[override] # read-only here
-        return str(self.path)
-
-    @property
-    def is_compressed(self) -> bool:
-        return self.path.suffix.lower() == GZIP
+    def __init__(self, path: InputPath) -> None:
+        self.path = path
+        self.name = str(path)
+        self.is_compressed = path.suffix.lower() == GZIP
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
+        """Open the file for reading. Raises `InputError` for errors that occur while it is read, too."""
         try:
             with self.path.open("rb") as stored:
                 unpacked = gzip.GzipFile(fileobj=stored) if self.is_compressed else nullcontext(stored)
@@ -82,29 +56,26 @@ class InputFile(ByteInput):
         except OSError as error:
             raise InputError(f"{self.path} cannot be read: {error.strerror or error}", key="input.path") from None
 
-    def fingerprint(self) -> dict[str, Any]:
-        return fingerprint.of_file(self.path)
 
-
-class Stdin(ByteInput):
+class Stdin:
     """Standard input, which can be read once."""
 
     name = "stdin"
     repeatable = False
-
-    def __init__(self) -> None:
-        self._is_read = False
+    _is_read = False
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
+        """Open stdin for reading. Raises `InputError` the second time."""
         if self._is_read:
             raise InputError("stdin can be read only once; to read rows again, put them into a file", key="input.path")
         self._is_read = True
         # The bytes, since the text layer would decode them by the locale.
         yield sys.stdin.buffer
 
-    def fingerprint(self) -> None:
-        return
+
+ByteInput: TypeAlias = InputFile | Stdin
+"""Bytes that are read from their beginning on."""
 
 
 class LineSource(Source):
@@ -128,9 +99,10 @@ class LineSource(Source):
         return estimate_lines(self._inputs, quoted=self._quoted)
 
     def fingerprint(self) -> dict[str, Any] | None:
-        files = [one.fingerprint() for one in self._inputs]
         # Stdin has no fingerprint, so neither has a source that reads it.
-        return None if None in files else {"format": self._format, "files": files, **self._selection}
+        if not self.repeatable:
+            return None
+        return {"format": self._format, "files": list(map(fingerprint.of_file, self.files)), **self._selection}
 
 
 class TextSource(LineSource):

@@ -12,7 +12,7 @@ from fanout.io.kept import KEEP
 from fanout.io.readers.arrow_files import ArrowFileSource, ParquetSource
 from fanout.io.readers.columns import ColumnOptions
 from fanout.io.readers.csv import CsvSource
-from fanout.io.readers.file_contents import FileCellsSource, FileOptions, FileReader, Folder, FolderSource, RemoteFolder
+from fanout.io.readers.file_contents import FileCellsSource, FileOptions, FileReader, FolderSource, remote_contents
 from fanout.io.readers.files import (
     GZIP,
     ConcatenatedSource,
@@ -25,7 +25,7 @@ from fanout.io.readers.files import (
 from fanout.io.readers.jsonl import JsonLinesSource
 from fanout.io.readers.lines import ByteInput, InputFile, Stdin, TextSource
 from fanout.io.readers.npy import NpySource, NpzSource
-from fanout.io.remote import find_remote_files, shown, url_of
+from fanout.io.remote import RemoteFile, find_remote_files, shown, url_of
 from fanout.options import checks_options
 
 if TYPE_CHECKING:
@@ -156,11 +156,10 @@ def open_source(
         fetch_timeout=fetch_timeout,
         max_bytes=file_max_bytes,
     )
-    url = url_of(path)
-    if url is None:
-        source = _open(Path(path), options, format, file_options)
+    if str(path) == _STDIN:
+        source = _open_stdin(options, format)
     else:
-        source = _open_remote(url, options, format, file_options, storage or Storage())
+        source = _open(path, options, format, file_options, storage or Storage())
     # Before the cells become files: an output keeps the names of files, not their bytes.
     kept = None if keep is None else _kept(source, keep, options)
     if file_options.columns:
@@ -173,51 +172,51 @@ def _names_of(files: str | Sequence[str] | None) -> tuple[str, ...]:
     return () if files is None else (files,) if isinstance(files, str) else tuple(dict.fromkeys(files))
 
 
-def _open(path: Path, options: ColumnOptions, format: str | None, file_options: FileOptions) -> Source:  # noqa: A002
-    if str(path) == _STDIN:
-        return _open_stdin(options, format)
-    # An empty file of rows has none, but an empty image is a row that fails.
-    files, format = find_files(path, _SUFFIXES, format, keep_empty=_FILES)  # noqa: A001
-    if format == _FILES:
-        _require_no_files(file_options)
-        folder = folder_of(path)
-        reader = FileReader(folder, file_options.root or folder, None, file_options.max_bytes)
-        return FolderSource(Folder(files, folder, reader), options)
-    return _open_files(files, str(path), options, format)
-
-
-def _open_remote(
-    url: str,
+def _open(
+    path: Path | str,
     options: ColumnOptions,
     format: str | None,  # noqa: A002
     file_options: FileOptions,
     storage: Storage,
 ) -> Source:
-    files = in_natural_order(find_remote_files(url, storage))
+    url = url_of(path)
+    name = str(path) if url is None else shown(url)
     try:
-        files, format = of_one_format(files, shown(url), _SUFFIXES, format, keep_empty=_FILES, named=len(files) == 1)  # noqa: A001
-    except OSError as error:
-        raise InputError(f"{shown(url)} cannot be read: {error.strerror or error}", key="input.path") from None
-    if format == _FILES:
-        _require_no_files(file_options)
-        return FolderSource(RemoteFolder(files, shown(url), file_options.max_bytes), options)
-    return _open_files(files, shown(url), options, format)
-
-
-def _require_no_files(file_options: FileOptions) -> None:
-    if file_options.columns:
-        raise InputError("the rows are files themselves: leave files out", key="input.files")
-
-
-def _open_files(files: Sequence[InputPath], name: str, options: ColumnOptions, format: str) -> Source:  # noqa: A002
-    # Each source opens its file to check the header, before a request is sent.
-    try:
+        files, format = _find(path, url, format, storage)  # noqa: A001
+        if format == _FILES:
+            return _open_folder(path, name, files, options, file_options)
+        # Each source opens its file to check the header, before a request is sent.
         if format in _LINE_FORMATS:
             return _LINE_FORMATS[format].open([InputFile(file) for file in files], options)
-        sources = [_FILE_FORMATS[format].open(file, options) for file in files]
+        return ConcatenatedSource([_FILE_FORMATS[format].open(file, options) for file in files])
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror or error}", key="input.path") from None
-    return ConcatenatedSource(sources)
+
+
+def _find(
+    path: Path | str,
+    url: str | None,
+    format: str | None,  # noqa: A002
+    storage: Storage,
+) -> tuple[Sequence[InputPath], str]:
+    # An empty file of rows has none, but an empty image is a row that fails.
+    if url is None:
+        return find_files(Path(path), _SUFFIXES, format, keep_empty=_FILES)
+    files = in_natural_order(find_remote_files(url, storage))
+    return of_one_format(files, shown(url), _SUFFIXES, format, keep_empty=_FILES, named=len(files) == 1)
+
+
+def _open_folder(
+    path: Path | str, name: str, files: Sequence[InputPath], options: ColumnOptions, file_options: FileOptions
+) -> Source:
+    if file_options.columns:
+        raise InputError("the rows are files themselves: leave files out", key="input.files")
+    if remote := {file.below: file for file in files if isinstance(file, RemoteFile)}:
+        return FolderSource(remote, name, lambda one: remote_contents(remote[one], file_options.max_bytes), options)
+    folder = folder_of(Path(path))
+    local = {file.relative_to(folder).as_posix(): file for file in files if isinstance(file, Path)}
+    reader = FileReader(folder, file_options.root or folder, None, file_options.max_bytes)
+    return FolderSource(local, str(folder), reader.read, options)
 
 
 def _kept(source: Source, keep: Sequence[str] | str, options: ColumnOptions) -> KeptColumns:

@@ -16,11 +16,10 @@ from time import monotonic, sleep
 from typing import IO, TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
-from urllib.request import HTTPRedirectHandler
 from weakref import finalize
 
 from fanout._escape import escaped
-from fanout.deadline import Deadline, WatchedRequest, watched_opener
+from fanout.deadline import Deadline, WatchedRedirects, WatchedRequest, watched_opener
 from fanout.io.remote.file import RemoteFile, Version
 from fanout.io.remote.urls import as_resolved, is_internal, shown
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from email.message import Message
     from http.client import HTTPMessage, HTTPResponse
-    from urllib.request import Request
 
 
 _SECONDS = 60.0
@@ -56,7 +54,7 @@ class WebFile(RemoteFile):
     def __init__(self, url: str, headers: Mapping[str, str], version: Version | None = None) -> None:
         super().__init__(url, unquote(urlsplit(url).path), version)
         self._headers = dict(headers)
-        self._opener = watched_opener(_Redirects())
+        self._opener = watched_opener(WatchedRedirects(check_redirect))
         self._copy: IO[bytes] | None = None
 
     def _look_up(self) -> Version:
@@ -152,8 +150,11 @@ class WebFile(RemoteFile):
         raise OSError(errno.EIO, reason, str(self))
 
     def _open(self, headers: Mapping[str, str], deadline: Deadline) -> _Download:
-        request = self._request(headers)
-        request.deadline = deadline
+        fields = {"User-Agent": "fanout", "Accept-Encoding": "identity", **headers}
+        request = WatchedRequest(self.url, deadline, fields)
+        for name, value in self._headers.items():
+            # urllib would send all other fields to the host of a redirect, too.
+            request.add_unredirected_header(name, value)
         try:
             return _Download(self._opener.open(request, timeout=_SECONDS), deadline)
         # urllib cannot read the URL of a redirect, and its message may quote a part of it.
@@ -163,13 +164,6 @@ class WebFile(RemoteFile):
             if deadline.passed:
                 raise TimeoutError(f"no response within {_SECONDS:g} s") from None
             raise
-
-    def _request(self, headers: Mapping[str, str]) -> WatchedRequest:
-        request = WatchedRequest(self.url, headers={"User-Agent": "fanout", "Accept-Encoding": "identity", **headers})
-        for name, value in self._headers.items():
-            # urllib would send all other fields to the host of a redirect, too.
-            request.add_unredirected_header(name, value)
-        return request
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Header fields hold credentials, which are never pickled. A copy stays here: another process makes its own.
@@ -230,28 +224,14 @@ class _Refused(Exception):  # noqa: N818 - the reason of a URLError
     """A redirect that is not followed."""
 
 
-class _Redirects(HTTPRedirectHandler):
-    """Follows redirects, but not from https to http, and not from a public host to one inside the network."""
-
-    def redirect_request(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> Request | None:
-        old, new = urlsplit(req.full_url), urlsplit(newurl)
-        if old.scheme == "https" and new.scheme != "https":
-            raise URLError(_Refused(f"it is redirected to {shown(newurl)}, without encryption"))
-        old_host, new_host = (as_resolved(url.hostname or "") for url in (old, new))
-        if is_internal(new_host) and not is_internal(old_host):
-            raise URLError(_Refused(f"it is redirected to {shown(newurl)}, which is no public host"))
-        # urllib would read the body of the redirect, which may have no end.
-        fp.close()
-        request = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if request is None:
-            return None
-        watched = WatchedRequest(request.full_url, headers=request.headers)
-        watched.deadline = req.deadline  # type: ignore[attr-defined]
-        if (old.scheme, old.netloc) == (new.scheme, new.netloc):
-            watched.unredirected_hdrs.update(req.unredirected_hdrs)
-        return watched
+def check_redirect(old_url: str, new_url: str) -> None:
+    """Refuse a redirect from https to http, and one from a public host to one inside the network."""
+    old, new = urlsplit(old_url), urlsplit(new_url)
+    if old.scheme == "https" and new.scheme != "https":
+        raise URLError(_Refused(f"it is redirected to {shown(new_url)}, without encryption"))
+    old_host, new_host = (as_resolved(url.hostname or "") for url in (old, new))
+    if is_internal(new_host) and not is_internal(old_host):
+        raise URLError(_Refused(f"it is redirected to {shown(new_url)}, which is no public host"))
 
 
 def _tag(headers: HTTPMessage) -> str | None:
