@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -122,6 +123,23 @@ def test_damage_is_refused_and_a_fresh_run_gets_over_it(path: Path) -> None:
     Journal(path, IDENTITY, fresh=True).close()
     journal = Journal(path, IDENTITY)
     assert journal.resumed_rows == 0
+    journal.close()
+
+
+def test_records_of_a_killed_process_are_made_durable_before_they_count(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(path)
+    synced = []
+    fsync = os.fsync
+
+    def noted(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    journal = Journal(path, IDENTITY)
+    assert path.stat().st_ino in synced
     journal.close()
 
 
