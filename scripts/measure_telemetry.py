@@ -134,7 +134,7 @@ async def own_part(*, recording: bool | None, attempts: int = 5000) -> float:
             deliver = run.delivering(deliver)
             # The end of the run would ask for counters that nothing has counted.
             run._begin(direct)  # type: ignore[arg-type] # noqa: SLF001
-            attempter = run.attempter(direct)  # type: ignore[arg-type]
+            attempter = run.attempter(direct)
         began = time.thread_time()
         for _ in range(attempts):
             await attempter.run(direct.task, None)
