@@ -142,7 +142,7 @@ async def play(
     if not isinstance(step, Fault):
         raise step
     collected = _Collected()
-    await step.strike(collected, request, answer, _Refusing())
+    await step.strike(collected, request, answer, _refuse)
     return _read_response(bytes(collected.sent))
 
 
@@ -175,9 +175,8 @@ class _Collected:
         await asyncio.Event().wait()
 
 
-class _Refusing:
-    async def refuse(self, seconds: float) -> NoReturn:
-        raise ConnectError("cannot connect to the mock: Connection refused")
+async def _refuse(seconds: float) -> NoReturn:
+    raise ConnectError("cannot connect to the mock: Connection refused")
 
 
 def _read_response(raw: bytes) -> ServerResponse:

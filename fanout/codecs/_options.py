@@ -1,12 +1,13 @@
-"""Check the options of codecs, so that an error names a wrong option before anything is sent.
+"""The options of codecs: their types, and checks, so that an error names a wrong one before anything is sent.
 
 The options also show whether a model draws its answers at random, so that no cache keeps them unasked.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import orjson
@@ -16,11 +17,49 @@ from fanout.errors import ConfigError
 from fanout.options import did_you_mean
 from fanout.types import TensorSpec
 
+if sys.version_info >= (3, 12):
+    from typing import TypedDict
+else:  # pydantic, which makes the schema of job files, takes this one alone
+    from typing_extensions import TypedDict
+
 ANY_OUTPUT = "*"
 """Key of the spec for every output without an entry of its own."""
 
 DTypeOption: TypeAlias = str | Mapping[str, str] | None
 ShapeOption: TypeAlias = Sequence[int | None] | Mapping[str, Sequence[int | None]] | None
+
+
+class StatusRule(TypedDict, total=False):
+    """A rule: all conditions that it has must hold."""
+
+    status: int
+    path: str
+    equals: str | int | float | bool
+    contains: str
+    then: Literal["quota", "fail", "retry"] | int
+
+
+class OutputOptions(TypedDict, total=False):
+    """One output of an answer."""
+
+    path: str
+    type: str
+    shape: Sequence[int | None]
+    null: Literal["fail", "keep"]
+    order: str
+
+
+class PollOptions(TypedDict, total=False):
+    """The keys of ``poll``."""
+
+    url: str
+    until: str
+    every: float
+    timeout: float
+    result: str
+    origins: Sequence[str]
+    most: int
+
 
 _TEMPERATURE = "temperature"
 # A request with one of these fields goes to a language model, whose temperature is above 0 unless it is given.
@@ -66,8 +105,11 @@ def require_keys(name: str, table: Iterable[str], known: Collection[str], option
             )
 
 
-def fields(name: str, value: object) -> dict[str, Any]:
-    """Return a copy of ``value`` if it is a table of constants that JSON can express; empty for None."""
+def fields(name: str, value: object, refused: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return a copy of ``value`` if it is a table of constants that JSON can express; empty for None.
+
+    ``refused`` are the fields that it cannot have, each with the reason.
+    """
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
@@ -78,6 +120,9 @@ def fields(name: str, value: object) -> dict[str, Any]:
         raise ConfigError(f"{name} cannot be written as JSON: {error}", key=name) from None
     if holds_nonfinite(value):
         raise ConfigError(f"{name} holds NaN or infinity, which JSON cannot express", key=name)
+    for field, why in (refused or {}).items():
+        if field in value:
+            raise ConfigError(f"{name} cannot have the field {field!r}: {why}", key=name)
     return dict(value)
 
 

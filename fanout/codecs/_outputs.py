@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
 from fanout.codecs import _values
-from fanout.codecs._options import output_dtype, output_shape, require_keys
+from fanout.codecs._options import OutputOptions, output_dtype, output_shape, require_keys
 from fanout.codecs._paths import PLAIN_FIELD, finder, order_of
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
 from fanout.types import TensorSpec
-
-if sys.version_info >= (3, 12):
-    from typing import TypedDict
-else:  # pydantic, which makes the schema of job files, takes this one alone
-    from typing_extensions import TypedDict
 
 if TYPE_CHECKING:
     from fanout.types import Array, Values
 
 _JSON = "json"
 _STRING = np.dtypes.StringDType()
-
-
-class OutputOptions(TypedDict, total=False):
-    """One output of an answer."""
-
-    path: str
-    type: str
-    shape: Sequence[int | None]
-    null: Literal["fail", "keep"]
-    order: str
 
 
 class Output:

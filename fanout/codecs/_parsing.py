@@ -27,6 +27,7 @@ from fanout.types import DecodedResponse
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fanout.codecs._paths import UsagePaths
     from fanout.types import Array, Response, Values
 
 _MOST_DIGITS = 400
@@ -144,11 +145,12 @@ def read_with_usage(
         raise
 
 
-def openai_counts(document: Any) -> tuple[dict[str, int], str | None]:
-    """The ``usage`` and the ``model`` of an API that follows OpenAI's."""
+def openai_counts(document: Any, paths: UsagePaths | None) -> tuple[dict[str, int], str | None]:
+    """The ``usage`` and the ``model`` of an API that follows OpenAI's, and the counts at further ``paths``."""
+    more = {} if paths is None else paths.of(document)
     if not isinstance(document, dict):
-        return {}, None
-    return counts(document.get("usage")), model_name(document.get("model"))
+        return more, None
+    return counts(document.get("usage")) | more, model_name(document.get("model"))
 
 
 def with_usage_of(response: Response, error: InvalidResponse) -> InvalidResponse:

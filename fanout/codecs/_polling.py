@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -11,17 +10,12 @@ import orjson
 
 from fanout import exact_json
 from fanout._url import require_web_url
-from fanout.codecs._options import require_keys
+from fanout.codecs._options import PollOptions, require_keys
 from fanout.codecs._outputs import json_text
 from fanout.codecs._paths import finder
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
 from fanout.types import Response
-
-if sys.version_info >= (3, 12):
-    from typing import TypedDict
-else:  # pydantic, which makes the schema of job files, takes this one alone
-    from typing_extensions import TypedDict
 
 if TYPE_CHECKING:
     from fanout.codecs._paths import Finder, UsagePaths
@@ -30,18 +24,6 @@ _HEADER = "header:"
 _REQUIRED = ("url", "until")
 # The other keys say how long to wait and for whom; a run may go on with other values.
 _OF_IDENTITY = ("url", "until", "result")
-
-
-class PollOptions(TypedDict, total=False):
-    """The keys of ``poll``."""
-
-    url: str
-    until: str
-    every: float
-    timeout: float
-    result: str
-    origins: Sequence[str]
-    most: int
 
 
 class Polling:

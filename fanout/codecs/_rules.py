@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from fanout.codecs._options import require_keys
+from fanout.codecs._options import StatusRule, require_keys
 from fanout.codecs._parsing import small_document
 from fanout.codecs._paths import Finder, finder
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
 from fanout.types import Action, Verdict
-
-if sys.version_info >= (3, 12):
-    from typing import TypedDict
-else:  # pydantic, which makes the schema of job files, takes this one alone
-    from typing_extensions import TypedDict
 
 if TYPE_CHECKING:
     from fanout.types import Response
@@ -26,16 +20,6 @@ if TYPE_CHECKING:
 # A text that a rule looks for is in the beginning of the body.
 _SEARCHED = 2**18
 _STEPS = {"quota": Action.STOP, "fail": Action.FAIL, "retry": Action.RETRY}
-
-
-class StatusRule(TypedDict, total=False):
-    """A rule: all conditions that it has must hold."""
-
-    status: int
-    path: str
-    equals: str | int | float | bool
-    contains: str
-    then: Literal["quota", "fail", "retry"] | int
 
 
 class StatusRules:

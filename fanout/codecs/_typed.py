@@ -190,12 +190,21 @@ def typed_answers(
     return typed
 
 
-def with_schema(request: Any, schema: Mapping[str, Any]) -> Any:
-    """Return ``request`` with the schema in place of ``"{{schema}}"``, and its text in place of ``| json``."""
+def request_for(typed: TypedAnswers, request: Any, parse: str | None) -> Any:
+    """Return ``request`` with the schema in place of ``"{{schema}}"``, and its text in place of ``| json``.
+
+    Raises `ConfigError` without a request, or without the path of the model's text.
+    """
+    if parse is None or request is None:
+        raise ConfigError("schema needs a request, and the path of the model's text: parse", key="schema")
+    return _with_schema(request, typed.schema.schema)
+
+
+def _with_schema(request: Any, schema: Mapping[str, Any]) -> Any:
     if isinstance(request, dict):
-        return {name: with_schema(value, schema) for name, value in request.items()}
+        return {name: _with_schema(value, schema) for name, value in request.items()}
     if isinstance(request, list | tuple):
-        return [with_schema(value, schema) for value in request]
+        return [_with_schema(value, schema) for value in request]
     if not isinstance(request, str) or (place := _SCHEMA.fullmatch(request)) is None:
         return request
     # A fragment is not searched for placeholders, which the words of a schema may look like.

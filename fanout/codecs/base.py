@@ -7,9 +7,9 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption, sampled_by, spec_from_options
+from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption, StatusRule, sampled_by, spec_from_options
 from fanout.codecs._paths import UsagePaths
-from fanout.codecs._rules import StatusRule, StatusRules
+from fanout.codecs._rules import StatusRules
 from fanout.errors import ConfigError
 from fanout.options import checks_options, option_names, require_known
 from fanout.shipping import shippable
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from fanout.codecs._polling import Polling
+    from fanout.codecs._typed import TypedAnswers
     from fanout.errors import InvalidResponse
     from fanout.transport import Request
     from fanout.types import (
@@ -262,12 +263,16 @@ class Codec(ABC):
         """
         return payload
 
-    def _read_option(self, name: str, content: object, *, identity: object) -> None:
-        """Take the ``content`` of a file for the option that has its path: the file may change, or be gone."""
-        self.options = {**self.options, name: identity}
+    def _type_answers(self, typed: TypedAnswers, reasks: int) -> None:
+        """Take the fields of the option ``schema`` for the outputs."""
+        self._spec, self.reasks = typed.spec, reasks
+        if typed.keeps_nan:  # the validation of the schema refuses any other
+            self.nonfinite = "keep"
+        self.options = {**self.options, "schema": typed.schema.identity}
         args, arguments = self._arguments
-        if isinstance(arguments[name], str | Path):
-            self._arguments = args, {**arguments, name: content}
+        # The content travels in place of the path of a file, which may change, or be gone.
+        if isinstance(arguments["schema"], str | Path):
+            self._arguments = args, {**arguments, "schema": typed.schema.document}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"

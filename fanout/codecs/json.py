@@ -18,14 +18,19 @@ from fanout.codecs._answer_reader import AnswerReader, PredictionsReader
 from fanout.codecs._answers import POSITION, Answers, Items
 from fanout.codecs._bodies import FormBody, RawBody
 from fanout.codecs._numbers import AT_ONCE, DOUBLE, LARGE, MOST_MISSES, SimdjsonReader, exact_below
-from fanout.codecs._options import DTypeOption, ShapeOption  # noqa: TC001 - the schema of job files resolves them
-from fanout.codecs._outputs import OutputOptions, Outputs
+from fanout.codecs._options import (  # noqa: TC001 - the schema of job files resolves them
+    DTypeOption,
+    OutputOptions,
+    PollOptions,
+    ShapeOption,
+    StatusRule,
+)
+from fanout.codecs._outputs import Outputs
 from fanout.codecs._parsing import small_document
-from fanout.codecs._polling import Polling, PollOptions
+from fanout.codecs._polling import Polling
 from fanout.codecs._request import WORTH_NO_COPY, RequestTemplate
 from fanout.codecs._rows import DUMPS
-from fanout.codecs._rules import StatusRule  # noqa: TC001 - as above
-from fanout.codecs._typed import TypedAnswers, typed_answers, with_schema
+from fanout.codecs._typed import request_for, typed_answers
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError
 from fanout.rows import FEW_NUMBERS, within
@@ -135,8 +140,7 @@ class Json(Codec):
             request, answers = {"instances": "{{rows}}"}, "predictions" if answers is None else answers
         typed = typed_answers(schema, validate, reasks)
         if typed is not None:
-            _require_text(parse, request)
-            request, outputs, self.reasks = with_schema(request, typed.schema.schema), None, reasks
+            request, outputs = request_for(typed, request, parse), None
         answers, order = _options.text_or_none("answers", answers), _options.text_or_none("order", order)
         self._template = RequestTemplate(request, item, path or "", headers, missing=missing, other_body=other)
         self.columns = self._template.columns
@@ -154,7 +158,11 @@ class Json(Codec):
         if outputs:
             self._spec = {name: output.spec for name, output in values.by_name.items()}
         if typed is not None:
-            self._type_answers(typed)
+            if not self._template.one_row:
+                raise ConfigError("schema needs a request of one row: without {{rows}} and lists", key="schema")
+            # The fields of the schema stand in place of the outputs that a preset may have.
+            self.options = {name: value for name, value in self.options.items() if name != "outputs"}
+            self._type_answers(typed, reasks)
         elif values.keeps_null:  # NaN stands for null, and the outputs refuse any other
             self.nonfinite = "keep"
         self.if_lengths_differ = (
@@ -228,16 +236,6 @@ class Json(Codec):
         original = document.get("OriginalStatusCode") if isinstance(document, dict) else None
         return original if isinstance(original, int) and 400 <= original < 600 else None
 
-    def _type_answers(self, typed: TypedAnswers) -> None:
-        if not self._template.one_row:
-            raise ConfigError("schema needs a request of one row: without {{rows}} and lists", key="schema")
-        self._spec = typed.spec
-        if typed.keeps_nan:  # the validation of the schema refuses any other
-            self.nonfinite = "keep"
-        # The fields of the schema stand in place of the outputs that a preset may have.
-        self.options = {name: value for name, value in self.options.items() if name != "outputs"}
-        self._read_option("schema", typed.schema.document, identity=typed.schema.identity)
-
     def _spec_of(self, output: str) -> TensorSpec:
         return self._spec.get(output) or self._spec.get(_options.ANY_OUTPUT) or TensorSpec()
 
@@ -245,11 +243,6 @@ class Json(Codec):
         """A reader of the rows in a field, or in a document that is a list; None for a dtype that it does not read."""
         dtype = self._dtype_of("") or np.dtype(np.float64)
         return NumbersReader(field, dtype) if dtype.kind == "f" else None
-
-
-def _require_text(parse: str | None, request: Any) -> None:
-    if parse is None or request is None:
-        raise ConfigError("schema needs a request, and the path of the model's text: parse", key="schema")
 
 
 class V1(Json):

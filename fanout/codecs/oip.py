@@ -16,9 +16,8 @@ import orjson
 from fanout.codecs import _options
 from fanout.codecs._oip_model import Metadata, has_no_extensions, metadata_urls, most_rows, server_url, spec_of
 from fanout.codecs._oip_tensors import LENGTH_HEADER, Input, fits, fitted, header_of, is_of_views, output_tensors
-from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption
+from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption, StatusRule
 from fanout.codecs._rows import DUMPS, columns, stacked
-from fanout.codecs._rules import StatusRule  # noqa: TC001 - the schema of job files resolves it
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
 from fanout.options import did_you_mean

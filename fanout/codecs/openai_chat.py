@@ -13,11 +13,10 @@ import orjson
 
 from fanout.codecs import _options
 from fanout.codecs._chat import Messages, choice_of, error_of, fatal, is_blocked, no_text, require_whole, text_of
-from fanout.codecs._options import sampled_by
+from fanout.codecs._options import StatusRule, sampled_by
 from fanout.codecs._parsing import openai_counts, read_with_usage, small_document
 from fanout.codecs._rows import DUMPS
-from fanout.codecs._rules import StatusRule  # noqa: TC001 - the schema of job files resolves it
-from fanout.codecs._typed import OWN_FIELDS, Mode, TypedAnswers, typed_answers
+from fanout.codecs._typed import OWN_FIELDS, Mode, typed_answers
 from fanout.codecs._values import Unfit, text_array
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError
@@ -33,10 +32,7 @@ TEXT, FINISH_REASON = "text", "finish_reason"
 """The outputs."""
 
 _STRING = np.dtypes.StringDType()
-_OWN_FIELDS = {
-    "messages": "the rows go there",
-    "model": "it is an option of its own",
-}
+_REFUSED = {"messages": "the rows go there", "model": "it is an option of its own"}
 # Bytes of an answer without a text. A larger one has been parsed once and is not parsed again on the event loop.
 _LARGEST_REFUSAL = 2**19
 
@@ -101,8 +97,11 @@ class OpenAIChat(Codec):
         self.model = _options.text_or_none("model", model)
         self._fields = ({} if self.model is None else {"model": self.model}) | _checked_extra(extra)
         if self._typed is not None:
-            self._type_answers(self._typed)
-            self.reasks = reasks
+            for name in OWN_FIELDS:
+                if name in self._fields and name in self._typed.fields:
+                    raise ConfigError(f"extra cannot have the field {name!r}: the schema sets it", key="extra")
+            self._fields |= self._typed.fields
+            self._type_answers(self._typed, reasks)
             system = self._typed.with_instructions(_options.text_or_none("system", system))
         # Last, as a schema may have put its instructions before the system message.
         self._messages = Messages(prompt, system, messages)
@@ -122,8 +121,9 @@ class OpenAIChat(Codec):
 
     def decode(self, response: Response, n_rows: int) -> DecodedResponse:
         """``text`` and ``finish_reason``, or the fields of the schema, and the usage. Raises `InvalidResponse`."""
-        convert = _outputs if self._typed is None else self._typed_outputs
-        return read_with_usage(response, convert, keep=True, count=self._count)
+        return read_with_usage(
+            response, self._outputs, keep=True, count=lambda document: openai_counts(document, self._usage)
+        )
 
     def reask(self, payload: Payload, response: Response, error: InvalidResponse) -> Payload:
         """The request with the invalid answer and its fault behind the messages."""
@@ -157,34 +157,30 @@ class OpenAIChat(Codec):
             return None
         return Verdict(action=Action.FAIL, reason=f"HTTP {response.status}: {reason}", status=response.status)
 
-    def _type_answers(self, typed: TypedAnswers) -> None:
-        for name in OWN_FIELDS:
-            if name in self._fields and name in typed.fields:
-                raise ConfigError(f"extra cannot have the field {name!r}: the schema sets it", key="extra")
-        self._fields |= typed.fields
-        self._spec = typed.spec
-        if typed.keeps_nan:  # the validation of the schema refuses any other
-            self.nonfinite = "keep"
-        self._read_option("schema", typed.schema.document, identity=typed.schema.identity)
-
-    def _typed_outputs(self, document: object) -> Values:
-        assert self._typed is not None
-        choice, message = choice_of(document)
-        text = self._typed.text(message, text_of(message.get("content")))
+    def _outputs(self, document: object) -> Values:
+        choice, text = self._answer(document)
         if text is None:
             raise Unfit("has a choice without a text in its message")
         require_whole(document, choice, text)
-        return self._typed.arrays(text, choice)
+        if self._typed is not None:
+            return self._typed.arrays(text, choice)
+        reason = choice.get("finish_reason")
+        return {TEXT: text_array([text]), FINISH_REASON: text_array([reason if isinstance(reason, str) else ""])}
+
+    def _answer(self, document: object) -> tuple[Mapping[str, Any], str | None]:
+        """The choice of a response, and its text. Raises `Unfit`."""
+        choice, message = choice_of(document)
+        text = text_of(message.get("content"))
+        return choice, text if self._typed is None else self._typed.text(message, text)
 
     def _no_answer(self, document: Any) -> str | None:
         """Why the row will get no answer; None if another request may bring one."""
         if self._typed is None:
             return no_text(document)
         try:
-            choice, message = choice_of(document)
+            choice, text = self._answer(document)
         except Unfit:
             return no_text(document)
-        text = self._typed.text(message, text_of(message.get("content")))
         if not text or is_blocked(choice.get("finish_reason")):
             return no_text(document)
         # A cut answer is no JSON, and would be cut again at the same place.
@@ -192,30 +188,12 @@ class OpenAIChat(Codec):
             return f"the model's answer is cut off (finish_reason length), so raise the limit on its tokens: {text}"
         return None
 
-    def _count(self, document: Any) -> tuple[Mapping[str, int], str | None]:
-        """The usage and the name of the model in a response."""
-        usage, model = openai_counts(document)
-        return usage if self._usage is None else usage | self._usage.of(document), model
-
 
 def _checked_extra(extra: object) -> dict[str, Any]:
-    fields = _options.fields("extra", extra)
-    for name, why in _OWN_FIELDS.items():
-        if name in fields:
-            raise ConfigError(f"extra cannot have the field {name!r}: {why}", key="extra")
+    fields = _options.fields("extra", extra, _REFUSED)
     # Constants that would change the form of the answer are refused here, not after the first request.
     if fields.get("stream"):
         raise ConfigError("extra cannot have stream = true: an answer is proven as a whole, not in parts", key="extra")
     if fields.get("n", 1) != 1:
         raise ConfigError(f"extra cannot have n = {fields['n']!r}: a row has one answer; send it n times", key="extra")
     return fields
-
-
-def _outputs(document: object) -> Values:
-    choice, message = choice_of(document)
-    text = text_of(message.get("content"))
-    if text is None:
-        raise Unfit("has a choice without a text in its message")
-    require_whole(document, choice, text)
-    reason = choice.get("finish_reason")
-    return {TEXT: text_array([text]), FINISH_REASON: text_array([reason if isinstance(reason, str) else ""])}

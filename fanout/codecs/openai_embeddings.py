@@ -13,11 +13,10 @@ import orjson
 
 from fanout.codecs import _options, _vectors
 from fanout.codecs._numbers import AT_ONCE, LARGE, SimdjsonReader, exact_below, require_unique_names, vectors
-from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption
+from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption, StatusRule
 from fanout.codecs._parsing import counts, invalid, model_name, openai_counts, read_with_usage, with_usage_of
 from fanout.codecs._paths import order_of
 from fanout.codecs._rows import texts
-from fanout.codecs._rules import StatusRule  # noqa: TC001 - the schema of job files resolves it
 from fanout.codecs._slices import Uncut, rows_at
 from fanout.codecs._values import Unfit, Wanted, array, is_unicode
 from fanout.codecs.base import Codec
@@ -30,7 +29,8 @@ _SINGLE = np.dtype(np.float32)
 # An index beyond this is none: the API takes 2,048 texts at once.
 _MOST_ITEMS = 2**31
 # Fields by which the codec reads the answer: as constants of the user's they would contradict its options.
-_OWN_FIELDS = ("input", "model", "dimensions", "encoding_format", "embed_dtype", "endianness")
+_OPTIONS = ("model", "dimensions", "encoding_format", "embed_dtype", "endianness")
+_REFUSED = {"input": "the rows go there", **dict.fromkeys(_OPTIONS, "it is an option of its own")}
 # Name of the indices of a slice, beside its vectors, and the number for an item without an index.
 _INDEX, _NONE = "index", -1
 
@@ -89,7 +89,7 @@ class OpenAIEmbeddings(Codec):
         if encoding_format == "bytes":
             self._fields |= {"embed_dtype": embed_dtype or "float32", "endianness": "little"}
             self.max_rows = _vectors.MOST_ROWS
-        self._fields |= _checked_extra(extra)
+        self._fields |= _options.fields("extra", extra, _REFUSED)
         self.max_rows = _options.count_or_none("max_rows", max_rows) or self.max_rows
         # True if the last answer had its vectors as numbers: a server may ignore the encoding format.
         self._floats_come = False
@@ -149,8 +149,7 @@ class OpenAIEmbeddings(Codec):
 
     def _count(self, document: Any) -> tuple[Mapping[str, int], str | None]:
         """The usage and the name of the model in a response."""
-        usage, model = openai_counts(document)
-        return usage if self._usage is None else usage | self._usage.of(document), model
+        return openai_counts(document, self._usage)
 
     def _from_bytes(self, response: Response, n_rows: int) -> DecodedResponse:
         metadata: dict[str, Any] = {}
@@ -287,15 +286,6 @@ def _check(dimensions: object, encoding_format: object, embed_dtype: object, dty
     if embed_dtype is not None and embed_dtype not in _vectors.DATATYPES:
         known = ", ".join(map(repr, _vectors.DATATYPES))
         raise ConfigError(f"embed_dtype must be one of {known}, not {embed_dtype!r}", key="embed_dtype")
-
-
-def _checked_extra(extra: object) -> dict[str, Any]:
-    fields = _options.fields("extra", extra)
-    for name in _OWN_FIELDS:
-        if name in fields:
-            why = "the rows go there" if name == "input" else "it is an option of its own"
-            raise ConfigError(f"extra cannot have the field {name!r}: {why}", key="extra")
-    return fields
 
 
 def _are_plain(indices: list[Any]) -> bool:

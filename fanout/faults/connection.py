@@ -6,10 +6,10 @@ import asyncio
 import socket
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fanout.serving.exchange import ServerRequest, uncompressed
+from fanout.serving.exchange import ServerRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -65,8 +65,7 @@ class Connection:
         except (asyncio.IncompleteReadError, ValueError):
             raise ConnectionAbortedError("the request has no end") from None
         self._traffic.received += len(body)
-        body = uncompressed(head.headers, body)
-        return ServerRequest(method=head.method, path=head.path, headers=head.headers, body=body)
+        return replace(head, body=body).uncompressed()
 
     async def send(self, *parts: bytes) -> None:
         """Send the parts, each as soon as the one before has left. Raises `ConnectionError` if the client is gone."""

@@ -114,12 +114,6 @@ def labelled_gzip(response: ServerResponse) -> ServerResponse:
     return replace(response, headers={**response.headers, "Content-Encoding": "gzip"})
 
 
-def wrong_crc(data: bytes) -> bytes:
-    """Compressed data with a wrong checksum."""
-    # A gzip body ends with its CRC-32 and its length, four bytes each.
-    return data[:-8] + bytes([data[-8] ^ 0xFF]) + data[-7:]
-
-
 def _edited(document: Any, edit: Callable[[list[Any]], list[Any]]) -> Any:
     if isinstance(document, list):
         return edit(document)

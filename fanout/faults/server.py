@@ -232,7 +232,7 @@ class FaultServer(FakeEndpoint):
 
         async def respond(step: PlannedStep) -> None:
             if isinstance(step, Fault):
-                await step.strike(connection, request, self.answer, self)
+                await step.strike(connection, request, self.answer, self.refuse)
             else:
                 response = step if isinstance(step, ServerResponse) else await self.answer(request)
                 await connection.send(response.encoded())

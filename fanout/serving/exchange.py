@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 JSON_TYPE = "application/json"
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,21 @@ class ServerRequest:
         """The parsed body. Raises `StatusError` (400) when it is not JSON."""
         return parsed(self.body)
 
+    def json_object(self) -> dict[str, Any]:
+        """The parsed body. Raises `StatusError` (400) when it is no JSON object."""
+        body = self.json()
+        if not isinstance(body, dict):
+            raise StatusError(400, "the body must be a JSON object")
+        return body
+
+    def uncompressed(self) -> ServerRequest:
+        """The request without gzip. A body that is damaged, or encoded otherwise, is for the parser."""
+        try:
+            gzipped = (self.header("Content-Encoding") or "").lower() == "gzip"
+            return replace(self, body=zlib.decompress(self.body, wbits=31)) if gzipped else self
+        except zlib.error:
+            return self
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerResponse:
@@ -50,23 +66,13 @@ class ServerResponse:
 
     def head(self, fields: Iterable[str] = ()) -> bytes:
         """The status line and the header, with ``fields`` (``"Name: value"``) that frame the body."""
-        lines = [f"HTTP/1.1 {self.status} {_phrase(self.status)}"]
+        lines = [f"HTTP/1.1 {self.status} {_PHRASES.get(self.status, 'Unknown')}"]
         lines += (f"{name}: {value}" for name, value in self.headers.items())
         return "\r\n".join([*lines, *fields, "", ""]).encode("latin-1")
 
     def encoded(self) -> bytes:
         """The whole response as a correct server sends it."""
         return self.head([f"Content-Length: {len(self.body)}"]) + self.body
-
-
-def uncompressed(headers: Mapping[str, str], body: bytes) -> bytes:
-    """Return the body of a request without gzip. One that is damaged, or encoded otherwise, is for the parser."""
-    # A mapping of headers may be a plain dict, whose names have the case in which they were sent.
-    encoding = next((value.lower() for name, value in headers.items() if name.lower() == "content-encoding"), "")
-    try:
-        return zlib.decompress(body, wbits=31) if encoding == "gzip" else body
-    except zlib.error:
-        return body
 
 
 class StatusError(Exception):
@@ -96,17 +102,16 @@ def parsed(data: bytes) -> Any:
         raise StatusError(400, f"the body is not JSON: {error}") from None
 
 
-def dumped(payload: Any) -> bytes:
-    """``payload``, numpy arrays included, as JSON. Raises `StatusError` (500) for values that JSON cannot express."""
+def json_answer(payload: Any, *, status: int = 200, rows: int = 0) -> ServerResponse:
+    """A response whose body is ``payload``, numpy arrays included, as JSON.
+
+    Raises `StatusError` (500) for values that JSON cannot express.
+    """
     try:
-        return orjson.dumps(payload, option=orjson.OPT_SERIALIZE_NUMPY)
+        body = orjson.dumps(payload, option=orjson.OPT_SERIALIZE_NUMPY)
     except orjson.JSONEncodeError as error:
         raise StatusError(500, f"the model's answer cannot be written as JSON: {error}") from None
-
-
-def json_answer(payload: Any, *, status: int = 200, rows: int = 0) -> ServerResponse:
-    """A response whose body is ``payload`` as JSON. Raises `StatusError` (500) for values that JSON cannot express."""
-    return ServerResponse(status=status, headers={"Content-Type": JSON_TYPE}, body=dumped(payload), rows=rows)
+    return ServerResponse(status=status, headers={"Content-Type": JSON_TYPE}, body=body, rows=rows)
 
 
 def plain_error(error: StatusError) -> ServerResponse:
@@ -120,10 +125,3 @@ def openai_error(error: StatusError) -> ServerResponse:
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     body = {"message": str(error), "type": kind, "param": error.param, "code": error.code}
     return json_answer({"error": body}, status=error.status)
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Unknown"

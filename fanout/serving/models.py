@@ -20,7 +20,7 @@ from fanout._escape import print_exception
 from fanout.errors import ConfigError
 from fanout.options import did_you_mean
 from fanout.serving.exchange import StatusError
-from fanout.types import Array
+from fanout.types import Array, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +30,6 @@ Column: TypeAlias = Array | list[Any]
 """One output: an array whose first axis is the rows, or a list where its entries make no array (texts, dicts)."""
 
 UNNAMED = ""
-
-
 PACKAGED = ("digits", "echo")
 _KINDS = 'names are "digits", "echo" or "package.module:function"'
 PIXELS = 64
@@ -39,15 +37,6 @@ CLASSES = 10
 WIDTH = 64
 # Knuth's multiplicative constant, 2**32 / golden ratio (The Art of Computer Programming, volume 3, section 6.4).
 _SPREAD = np.uint32(2654435769)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorInfo:
-    """One input or output as the Open Inference Protocol describes it; -1 stands for any length."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +50,10 @@ class Model:
 
     name: str
     function: Callable[[Any], Any]
-    inputs: tuple[TensorInfo, ...] = ()
+    inputs: tuple[Tensor, ...] = ()
     """Empty where the function declares none: then any input is passed on."""
 
-    outputs: tuple[TensorInfo, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
     max_batch_size: int | None = None
     """Most rows in one request; larger ones get status 400, as from Triton. None: no bound."""
 
@@ -85,7 +74,12 @@ def load_model(name: str) -> Model:
         ConfigError: no such model, module or function, not callable, or the module cannot be imported.
     """
     if name == "digits":
-        return _digits()
+        return Model(
+            name=name,
+            function=classify,
+            inputs=(Tensor(name="images", datatype="FP32", shape=(-1, PIXELS)),),
+            outputs=(Tensor(name="probabilities", datatype="FP32", shape=(-1, CLASSES)),),
+        )
     if name == "echo":
         return Model(name=name, function=unchanged, embed=embed)
     module, colon, function = name.partition(":")
@@ -143,6 +137,11 @@ def call(model: Model, rows: Any, n_rows: int, function: Callable[[Any], Any] | 
     return outputs
 
 
+def takes(model: Model) -> str:
+    """The inputs of a model, in words."""
+    return ", ".join(f"{tensor.name} of shape {list(tensor.shape or ())}" for tensor in model.inputs) or "other rows"
+
+
 def require_finite(model: Model, outputs: Mapping[str, Column]) -> None:
     """Raises `StatusError` (500) for NaN and infinity: JSON has no word for them, and null would hide them."""
     for name, column in outputs.items():
@@ -157,15 +156,6 @@ def jsonable(column: Column) -> Any:
     if column.dtype.kind in "biuf":
         return np.ascontiguousarray(column, column.dtype.newbyteorder("="))
     return np.char.decode(column, "utf-8").tolist() if column.dtype.kind == "S" else column.tolist()
-
-
-def _digits() -> Model:
-    return Model(
-        name="digits",
-        function=classify,
-        inputs=(TensorInfo(name="images", datatype="FP32", shape=(-1, PIXELS)),),
-        outputs=(TensorInfo(name="probabilities", datatype="FP32", shape=(-1, CLASSES)),),
-    )
 
 
 def _module(name: str) -> ModuleType:
@@ -185,8 +175,8 @@ def _module(name: str) -> ModuleType:
         raise ConfigError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}", key="url") from error
 
 
-def _function(module: ModuleType, name: str) -> Callable[[Any], Any]:
-    function = getattr(module, name, None)
+def _function(module: ModuleType, name: str) -> Any:
+    function: Any = getattr(module, name, None)
     if function is None:
         functions = [known for known, value in vars(module).items() if callable(value)]
         hint = did_you_mean(name.lower(), functions)
@@ -194,8 +184,7 @@ def _function(module: ModuleType, name: str) -> Callable[[Any], Any]:
     if not callable(function):
         kind = type(function).__name__
         raise ConfigError(f"{module.__name__}:{name} is not a function, but of type {kind}", key="url")
-    checked: Callable[[Any], Any] = function
-    return checked
+    return function
 
 
 def _column(value: Any) -> Column:
@@ -220,17 +209,13 @@ def _title(model: Model, name: str) -> str:
 
 
 def _finite(value: Any) -> bool:
-    if isinstance(value, np.ndarray):
-        return _finite(value.tolist()) if value.dtype.kind == "O" else _all_finite(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind != "O":
+        return value.dtype.kind not in "fc" or bool(np.isfinite(value).all())
     if isinstance(value, float | np.floating):
         return bool(np.isfinite(value))
     if isinstance(value, Mapping):
         return all(map(_finite, value.values()))
-    return all(map(_finite, value)) if isinstance(value, list | tuple) else True
-
-
-def _all_finite(array: Array) -> bool:
-    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
+    return all(map(_finite, value)) if isinstance(value, list | tuple | np.ndarray) else True
 
 
 def classify(images: object) -> Array:

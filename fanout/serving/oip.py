@@ -7,8 +7,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,12 +18,22 @@ from fanout.tensors import datatype_of, dtype_of, pack, unpack
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from fanout.serving.models import Model, TensorInfo
-    from fanout.types import Array, Buffer
+    from fanout.serving.models import Model
+    from fanout.types import Array, Buffer, Tensor
 
 VERSION = "1"
 LENGTH_HEADER = "Inference-Header-Content-Length"
 DEFAULT_OUTPUT = "output"
+
+
+class OutputTensor(NamedTuple):
+    """One output of an answer."""
+
+    name: str
+    array: Array
+    datatype: str
+    binary: bool = False
+    """It is written after the JSON, and not into it."""
 
 
 def server(model: Model, request: ServerRequest) -> ServerResponse:
@@ -48,9 +57,8 @@ def ready(model: Model, request: ServerRequest, *, name: str, version: str | Non
 def metadata(model: Model, request: ServerRequest, *, name: str, version: str | None = None) -> ServerResponse:
     """``GET /v2/models/{name}[/versions/{version}]``: inputs and outputs; empty lists where the model declares none."""
     _require(model, name, version)
-    inputs, outputs = map(_described, model.inputs), map(_described, model.outputs)
     document = {"name": name, "versions": [VERSION], "platform": "fanout"}
-    return json_answer({**document, "inputs": list(inputs), "outputs": list(outputs)})
+    return json_answer({**document, "inputs": model.inputs, "outputs": model.outputs})
 
 
 def config(model: Model, request: ServerRequest, *, name: str, version: str | None = None) -> ServerResponse:
@@ -80,14 +88,10 @@ def _require(model: Model, name: str, version: str | None) -> None:
         raise StatusError(404, f"model {name!r} has no version {version!r}, only {VERSION!r}")
 
 
-def _described(tensor: TensorInfo) -> dict[str, Any]:
-    return {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
-
-
-def _configured(tensor: TensorInfo) -> dict[str, Any]:
+def _configured(tensor: Tensor) -> dict[str, Any]:
     # Triton leaves the axis of the rows out, and calls texts strings here alone.
     datatype = "STRING" if tensor.datatype == "BYTES" else tensor.datatype
-    return {"name": tensor.name, "data_type": f"TYPE_{datatype}", "dims": tensor.shape[1:]}
+    return {"name": tensor.name, "data_type": f"TYPE_{datatype}", "dims": (tensor.shape or ())[1:]}
 
 
 def _split(request: ServerRequest) -> tuple[dict[str, Any], memoryview]:
@@ -129,7 +133,7 @@ def _selected(model: Model, document: Mapping[str, Any], tensors: Mapping[str, O
         if tensor is None:
             known = ", ".join(tensors)
             raise StatusError(400, f"unexpected inference output {name!r} for model {model.name!r}: it has {known}")
-        selected.append(tensor.as_binary(_flag(output, "binary_data", default=default)))
+        selected.append(tensor._replace(binary=_flag(output, "binary_data", default=default)))
     return selected
 
 
@@ -151,20 +155,6 @@ def _answer(model: Model, document: Mapping[str, Any], tensors: list[OutputTenso
         return answer
     headers = {"Content-Type": "application/octet-stream", LENGTH_HEADER: str(len(answer.body))}
     return ServerResponse(status=200, headers=headers, body=b"".join([answer.body, *buffers]), rows=n_rows)
-
-
-@dataclass(frozen=True, slots=True)
-class OutputTensor:
-    """One output of an answer."""
-
-    name: str
-    array: Array
-    datatype: str
-    binary: bool = False
-
-    def as_binary(self, binary: bool) -> OutputTensor:
-        """The same tensor, to be written after the JSON (True) or into it (False)."""
-        return replace(self, binary=binary)
 
 
 def read_inputs(model: Model, document: Mapping[str, Any], tail: memoryview) -> dict[str, Array]:
@@ -201,7 +191,8 @@ def to_tensors(model: Model, outputs: Mapping[str, Column]) -> dict[str, OutputT
     tensors = {}
     for key, column in outputs.items():
         name = unnamed if key == UNNAMED else key
-        array = _texts(model, name, column) if _is_object(column) else np.asarray(column)
+        is_object = isinstance(column, list) or column.dtype.kind == "O"
+        array = _texts(model, name, list(column)) if is_object else np.asarray(column)
         datatype = datatype_of(array.dtype)
         if datatype is None:
             raise StatusError(
@@ -314,12 +305,7 @@ def _require_known(model: Model, datatypes: Mapping[str, str]) -> None:
         raise StatusError(400, f"model {model.name!r} also expects input {missing[0]!r}")
 
 
-def _is_object(column: Column) -> bool:
-    return isinstance(column, list) or column.dtype.kind == "O"
-
-
-def _texts(model: Model, name: str, column: Column) -> Array:
-    items = list(column)
+def _texts(model: Model, name: str, items: list[Any]) -> Array:
     if not all(isinstance(item, str) for item in items):
         raise StatusError(500, f"output {name!r} of model {model.name!r} holds neither numbers of one shape nor texts")
     return np.array(items, np.dtypes.StringDType())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fanout.serving.exchange import ServerRequest, ServerResponse, StatusError, json_answer
-from fanout.serving.models import call, jsonable, require_finite, require_model
+from fanout.serving.models import call, jsonable, require_finite, require_model, takes
 from fanout.tensors import pack
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ _EMBED_DTYPES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
 
 def embeddings(model: Model, request: ServerRequest) -> ServerResponse:
     """``POST /v1/embeddings``: texts -> float32 vectors, as numbers or base64. ``usage`` counts words, not tokens."""
-    body = request.json()
-    if not isinstance(body, dict):
-        raise StatusError(400, "the body must be a JSON object")
-    require_model(model, _model_name(body))
+    body = request.json_object()
+    if not isinstance(name := body.get("model"), str):
+        raise StatusError(400, "you must provide a model", param="model")
+    require_model(model, name)
     texts = _input_texts(body)
     as_text = None if body.get("encoding_format") == "bytes" else _vector_encoder(body)
     vectors = _truncated(_vectors(model, texts), body.get("dimensions"))
@@ -40,13 +40,6 @@ def embeddings(model: Model, request: ServerRequest) -> ServerResponse:
         return _in_bytes(vectors, body, {"model": model.name, "usage": usage})
     data = [{"object": "embedding", "index": i, "embedding": as_text(v)} for i, v in enumerate(vectors)]
     return json_answer({"object": "list", "data": data, "model": model.name, "usage": usage}, rows=len(texts))
-
-
-def _model_name(body: dict[str, Any]) -> str:
-    name = body.get("model")
-    if not isinstance(name, str):
-        raise StatusError(400, "you must provide a model", param="model")
-    return name
 
 
 def _input_texts(body: dict[str, Any]) -> list[str]:
@@ -92,9 +85,7 @@ def _in_bytes(vectors: Array, body: dict[str, Any], metadata: dict[str, Any]) ->
 def _vectors(model: Model, texts: list[str]) -> Array:
     """Shape (n, width), float32, contiguous."""
     if model.embed is None:
-        takes = ", ".join(f"{tensor.name} of shape {list(tensor.shape)}" for tensor in model.inputs)
-        message = f"model {model.name!r} does not embed texts: it takes {takes or 'other rows'}"
-        raise StatusError(400, message, param="model")
+        raise StatusError(400, f"model {model.name!r} does not embed texts: it takes {takes(model)}", param="model")
     outputs = call(model, texts, len(texts), model.embed)
     require_finite(model, outputs)
     (vectors,) = outputs.values() if len(outputs) == 1 else (None,)
@@ -124,10 +115,11 @@ def chat(model: Model, request: ServerRequest) -> ServerResponse:
 
     ``usage`` counts words, not tokens; ``max_tokens`` cuts the answer, which then ends with finish_reason "length".
     """
-    body = request.json()
-    if not isinstance(body, dict):
-        raise StatusError(400, "the body must be a JSON object")
-    require_model(model, _chat_model_name(model, body))
+    body = request.json_object()
+    # The only model that there is, where none is named, as most servers have it.
+    if not isinstance(name := body.get("model", model.name), str):
+        raise StatusError(400, f"model must be a text, not {name!r}", param="model")
+    require_model(model, name)
     # A client that asks for several answers, or for parts of one, must not take this one for them.
     for field, only in (("stream", False), ("n", 1)):
         if body.get(field, only) != only:
@@ -141,14 +133,6 @@ def chat(model: Model, request: ServerRequest) -> ServerResponse:
     usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
     answer = {"id": "chatcmpl-0", "object": "chat.completion", "created": 0, "model": model.name, "choices": [choice]}
     return json_answer({**answer, "usage": usage}, rows=1)
-
-
-def _chat_model_name(model: Model, body: dict[str, Any]) -> str:
-    """The model asked for; the only one there is where none is, as most servers have it."""
-    name = body.get("model", model.name)
-    if not isinstance(name, str):
-        raise StatusError(400, f"model must be a text, not {name!r}", param="model")
-    return name
 
 
 def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -187,9 +171,7 @@ def _is_part(part: dict[str, Any]) -> bool:
 
 def _answer_text(model: Model, prompt: str) -> str:
     if model.embed is None:
-        takes = ", ".join(f"{tensor.name} of shape {list(tensor.shape)}" for tensor in model.inputs)
-        message = f"model {model.name!r} does not chat: it takes {takes or 'other rows'}"
-        raise StatusError(400, message, param="model")
+        raise StatusError(400, f"model {model.name!r} does not chat: it takes {takes(model)}", param="model")
     outputs = call(model, [prompt], 1)
     texts = [jsonable(column)[0] for column in outputs.values()]
     if len(texts) != 1 or not isinstance(texts[0], str):

@@ -21,7 +21,7 @@ from fanout.errors import ConfigError
 from fanout.faults.endpoint import FakeEndpoint, Scripted, checked_step
 from fanout.mock import play
 from fanout.options import checks_options
-from fanout.serving.exchange import ServerRequest, ServerResponse, uncompressed
+from fanout.serving.exchange import ServerRequest, ServerResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,8 +89,8 @@ class MockEndpoint(FakeEndpoint):
         if url.origin() != _ORIGIN:
             raise aiohttp.ClientConnectionError(f"Connection refused: {method} {url}")
         # The server's own routes decide about the path, so that an unknown one is a 404 as on a socket.
-        body = uncompressed(headers, await _body(data))
-        request = ServerRequest(method=method, path=url.raw_path_qs, headers=headers, body=body)
+        body = await data.as_bytes() if isinstance(data, BodyPayload) else bytes(data or b"")
+        request = ServerRequest(method=method, path=url.raw_path_qs, headers=headers, body=body).uncompressed()
         # The next step belongs to this request from now on, however long its response takes.
         planned = self._plan.scripted(method)
         served = await self._play(request, planned, lambda step: play(step, request, self.answer))
@@ -183,9 +183,3 @@ class MockedResponse(aiohttp.ClientResponse):
         if name == "content":
             value = aiohttp.StreamReader(_Arrived(), limit=2**16, loop=asyncio.get_running_loop())  # type: ignore[arg-type]
         super().__setattr__(name, value)
-
-
-async def _body(data: Any) -> bytes:
-    if data is None:
-        return b""
-    return await data.as_bytes() if isinstance(data, BodyPayload) else bytes(data)

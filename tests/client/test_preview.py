@@ -9,7 +9,7 @@ import pytest
 
 import fanout
 from fanout import Client, InputError, RetryPolicy, RunStopped
-from fanout.serving.models import Model, TensorInfo
+from fanout.serving.models import Model
 from fanout.testing import MockEndpoint
 from fanout.types import ModelInfo, Tensor
 
@@ -26,8 +26,8 @@ def described(datatype: str = "FP32", shape: tuple[int, ...] = (-1, 3)) -> Model
     return Model(
         name="m",
         function=double,
-        inputs=(TensorInfo(name="x", datatype=datatype, shape=shape),),
-        outputs=(TensorInfo(name="y", datatype="FP32", shape=(-1, 3)),),
+        inputs=(Tensor(name="x", datatype=datatype, shape=shape),),
+        outputs=(Tensor(name="y", datatype="FP32", shape=(-1, 3)),),
         max_batch_size=4,
     )
 
@@ -137,7 +137,7 @@ async def test_of_rows_that_came_one_by_one_a_misfit_fails_alone(chunk_rows: int
 
 async def test_a_form_that_rows_have_only_together_fails_only_those_that_have_it_alone() -> None:
     """[1, 2.5, 3] make float64, which INT64 does not take; 1 and 3 do."""
-    model = Model(name="m", function=double, inputs=(TensorInfo(name="x", datatype="INT64", shape=(-1,)),))
+    model = Model(name="m", function=double, inputs=(Tensor(name="x", datatype="INT64", shape=(-1,)),))
     with MockEndpoint(model) as mock:
         async with Client(mock.url("oip"), codec="oip") as client:
             result = await client.map([1, 2.5, 3], on_error="keep")

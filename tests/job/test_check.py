@@ -9,7 +9,7 @@ import pytest
 
 from fanout.errors import ConfigError, InputError
 from fanout.job import ArraySchema, check_job, load_job, run_job
-from fanout.serving.models import Model, TensorInfo
+from fanout.serving.models import Model
 from fanout.testing import FaultServer
 from fanout.types import Tensor
 
@@ -32,8 +32,8 @@ path = "out/y.npy"
 
 
 def described(datatype="FP32", name="x", shape=(-1, 64), most=256):
-    inputs = (TensorInfo(name=name, datatype=datatype, shape=shape),)
-    outputs = (TensorInfo(name="y", datatype=datatype, shape=shape),)
+    inputs = (Tensor(name=name, datatype=datatype, shape=shape),)
+    outputs = (Tensor(name="y", datatype=datatype, shape=shape),)
     return Model(name="m", function=np.asarray, inputs=inputs, outputs=outputs, max_batch_size=most)
 
 

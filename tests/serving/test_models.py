@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fanout.errors import ConfigError
-from fanout.serving.models import TensorInfo, load_model
+from fanout.serving.models import load_model
+from fanout.types import Tensor
 
 
 @pytest.fixture
@@ -28,8 +29,8 @@ def module(tmp_path, monkeypatch):
 def test_digits_describes_its_tensors():
     """The source of `GET /v2/models/digits`."""
     model = load_model("digits")
-    assert model.inputs == (TensorInfo(name="images", datatype="FP32", shape=(-1, 64)),)
-    assert model.outputs == (TensorInfo(name="probabilities", datatype="FP32", shape=(-1, 10)),)
+    assert model.inputs == (Tensor(name="images", datatype="FP32", shape=(-1, 64)),)
+    assert model.outputs == (Tensor(name="probabilities", datatype="FP32", shape=(-1, 10)),)
     assert model.embed is None
     assert model.function(np.zeros((2, 64))).shape == (2, 10)
 

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
-from fanout.serving.models import TensorInfo
+from fanout.types import Tensor
 from tests.serving.conftest import Recorder, serving
 
 INFER = "/v2/models/m/infer"
@@ -41,7 +41,7 @@ def test_metadata(digits, echo):
 
 def test_config_reports_the_bound_if_there_is_one(digits):
     """As Triton: without the axis of the rows; 404 without a bound."""
-    info = (TensorInfo(name="x", datatype="FP32", shape=(-1, 3)), TensorInfo(name="t", datatype="BYTES", shape=(-1,)))
+    info = (Tensor(name="x", datatype="FP32", shape=(-1, 3)), Tensor(name="t", datatype="BYTES", shape=(-1,)))
     config = serving(len, inputs=info[:1], outputs=info[1:], max_batch_size=8).get("/v2/models/m/config")
     assert config["max_batch_size"] == 8
     assert config["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [3]}]
@@ -287,7 +287,7 @@ def test_other_inputs_than_the_models_are_refused(digits, inputs, text):
 
 def test_every_input_of_the_model_is_needed():
     """As Triton does: 400, naming the one that is missing."""
-    infos = tuple(TensorInfo(name=name, datatype="FP32", shape=(-1,)) for name in ("x", "y"))
+    infos = tuple(Tensor(name=name, datatype="FP32", shape=(-1,)) for name in ("x", "y"))
     assert "also expects input 'y'" in serving(Recorder(), inputs=infos).error(INFER, {"inputs": [tensor(data=[1])]})
 
 

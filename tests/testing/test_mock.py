@@ -11,8 +11,9 @@ import pytest
 
 import fanout
 from fanout import Client, RunStopped
-from fanout.serving.models import Model, TensorInfo
+from fanout.serving.models import Model
 from fanout.testing import MockEndpoint, Scripted
+from fanout.types import Tensor
 
 pytestmark = pytest.mark.virtual_time
 X = np.arange(60, dtype="f4").reshape(20, 3)
@@ -46,8 +47,8 @@ async def test_a_model_that_describes_itself_is_learnt_from() -> None:
     model = Model(
         name="described",
         function=double,
-        inputs=(TensorInfo(name="x", datatype="FP32", shape=(-1, 3)),),
-        outputs=(TensorInfo(name="y", datatype="FP32", shape=(-1, 3)),),
+        inputs=(Tensor(name="x", datatype="FP32", shape=(-1, 3)),),
+        outputs=(Tensor(name="y", datatype="FP32", shape=(-1, 3)),),
         max_batch_size=6,
     )
     with MockEndpoint(model) as mock:
