@@ -22,19 +22,20 @@ T = TypeVar("T", bound="Callable[..., Any]")
 K = TypeVar("K")
 
 
-def checks_options(function: T) -> T:
+def checks_options(function: T, shown: str = "") -> T:
     """Decorate a function, method or class so that an unknown keyword argument raises `UnknownOptionError`.
 
-    A class is decorated in place: its ``__init__`` is replaced.
+    A class is decorated in place: its ``__init__``, which it may have inherited, is replaced. Errors name the function
+    as ``shown``; if not given, by its own name, or that of its class.
     """
     if isinstance(function, type):
         vars_of_class: Any = function
-        vars_of_class.__init__ = checks_options(vars_of_class.__init__)
+        vars_of_class.__init__ = checks_options(vars_of_class.__init__, function.__name__)
         return function
     known = option_names(function)
     assert known is not None, "a function that accepts every keyword has no unknown options"
     *_, owner, name = f".{function.__qualname__}".split(".")
-    shown = owner if name == "__init__" else name
+    shown = shown or (owner if name == "__init__" else name)
 
     names = frozenset(known)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from fanout.codecs.base import Codec
-    from fanout.io.journal.reading import SentDigests
+    from fanout.io.journal.comparison import SentDigests
     from fanout.types import Array, Block, Rows
 
 _BLOCK_ROWS = 4096

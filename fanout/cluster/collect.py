@@ -11,8 +11,7 @@ from fanout.cluster.part import cut, read_part
 from fanout.errors import ConfigError
 from fanout.files import START_FRESH
 from fanout.io.journal import JournalState, read_state
-from fanout.io.journal.comparison import Comparison
-from fanout.io.journal.reading import DigestReader, SentDigests
+from fanout.io.journal.comparison import Comparison, DigestReader, SentDigests
 from fanout.io.parts import added
 from fanout.io.row_digests import DIGEST_BYTES, METHOD
 from fanout.paths import journal_path

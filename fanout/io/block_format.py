@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from fanout.types import Array, Schema, Values
 
@@ -34,10 +34,8 @@ class BlockFormat:
     @classmethod
     def parse(cls, text: str) -> BlockFormat:
         """Return the format that `text` describes. Raises `ValueError`."""
-        schema = {}
         try:
-            for name, (dtype, shape) in orjson.loads(text).items():
-                schema[str(name)] = (_STRING if dtype == _TEXT else np.dtype(dtype), tuple(map(int, shape)))
+            schema = schema_from_json(orjson.loads(text))
         except (AttributeError, TypeError) as error:
             raise ValueError(f"no schema: {error}") from None
         # An object dtype could run code when its values are read.
@@ -48,8 +46,7 @@ class BlockFormat:
     @property
     def text(self) -> str:
         """The schema as JSON."""
-        names = {name: _TEXT if dtype.kind == "T" else dtype.str for name, (dtype, _) in self.schema.items()}
-        return orjson.dumps({name: [names[name], list(shape)] for name, (_, shape) in self.schema.items()}).decode()
+        return orjson.dumps(schema_as_json(self.schema)).decode()
 
     def pack(self, outputs: Values, *, most_bytes: int, most_rows: int) -> Iterator[tuple[int, bytes]]:
         """Yield the number of rows and the bytes of each block of ``outputs``, arrays of shape (rows, ...).
@@ -107,6 +104,20 @@ class BlockFormat:
             for name, column in zip(self._texts, columns, strict=True):
                 outputs[name] = np.array(list(column), _STRING).reshape(n_rows, *self.schema[name][1])
         return {name: outputs[name] for name in self.schema}
+
+
+def schema_as_json(schema: Schema) -> dict[str, Any]:
+    """Return a schema as JSON."""
+    names = {name: _TEXT if dtype.kind == "T" else dtype.str for name, (dtype, _) in schema.items()}
+    return {name: [names[name], list(shape)] for name, (_, shape) in schema.items()}
+
+
+def schema_from_json(document: Mapping[str, Any]) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Return a schema from the JSON of `schema_as_json`. Raises `ValueError`, `TypeError` or `AttributeError`."""
+    return {
+        str(name): (_STRING if dtype == _TEXT else np.dtype(dtype), tuple(map(int, shape)))
+        for name, (dtype, shape) in document.items()
+    }
 
 
 def _texts_of(data: bytes, n_rows: int) -> list[Any]:

@@ -1,19 +1,74 @@
-"""Comparison of a journal with the input and the identity of a run that is to go on with it."""
+"""Comparison of a journal with the input and the identity of a run that is to go on with it, by digests of rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
 
 from fanout.errors import ConfigError
 from fanout.files import START_FRESH
+from fanout.io.journal.format import method_of, parse
+from fanout.io.journal.records import RecordReader
+from fanout.io.row_digests import DIGEST_BYTES, METHOD
 from fanout.rows import RowSet
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from fanout.io.journal.reading import SentDigests
     from fanout.io.journal.state import JournalState
+    from fanout.types import Array
+
+
+class SentDigests(NamedTuple):
+    """Digests of rows that were sent.
+
+    Attributes:
+        digests: shape (rows, 2), uint64; zeros for rows without one.
+        known: rows that have one.
+        method: name of their method.
+    """
+
+    digests: Array
+    known: RowSet
+    method: str = METHOD
+
+
+class DigestReader:
+    """Iterates over start, stop and digests of rows in a journal, in the order of the records; the last one counts.
+
+    Attributes:
+        method: name of their method, once the iteration has begun.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.method = METHOD
+
+    def __iter__(self) -> Iterator[tuple[int, int, bytes]]:
+        with self._path.open("rb") as file:
+            for number, payload in enumerate(RecordReader(file)):
+                document, digests = parse(payload)
+                if not number:
+                    self.method = method_of(document)
+                at = 0
+                for start, stop in (document.get("digests") or document["rows"]) if digests else ():
+                    yield start, stop, digests[at : at + (stop - start) * DIGEST_BYTES]
+                    at += (stop - start) * DIGEST_BYTES
+
+
+def read_sent(path: Path, resolved: RowSet) -> SentDigests:
+    """Return the digests in a journal of rows up to the last resolved one."""
+    end = max((stop for _, stop in resolved), default=0)
+    digests, known, reader = np.zeros((end, 2), np.uint64), RowSet(), DigestReader(path)
+    for start, stop, data in reader:
+        # Rows beyond the end were sent by a process that was killed before their commit.
+        if stop <= end:
+            digests[start:stop] = np.frombuffer(data, "<u8").reshape(-1, 2)
+            known.add(start, stop)
+    return SentDigests(digests, known, reader.method)
 
 
 class Rows(Protocol):

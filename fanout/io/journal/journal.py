@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanout.io.journal.comparison import Comparison
-from fanout.io.journal.opening import OpenedJournal
-from fanout.io.journal.payloads import (
+from fanout.io.journal.comparison import Comparison, SentDigests, read_sent
+from fanout.io.journal.format import (
     COMPLETE,
     DIGESTS_PER_RECORD,
     digest_pieces,
@@ -19,18 +17,19 @@ from fanout.io.journal.payloads import (
     group_payload,
     identity_payload,
     job_payload,
+    read_state,
     retry_payload,
     spending_payload,
     state_payloads,
     successor_payload,
 )
-from fanout.io.journal.reading import SentDigests, read_sent, read_state
-from fanout.io.journal.state import JournalState, RecordedJob, Spending, Spent
+from fanout.io.journal.opening import OpenedJournal
+from fanout.io.journal.state import JournalState, RecordedJob, Spending
 from fanout.options import checks_options
 from fanout.rows import RowSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from fanout.files import Publication
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from fanout.types import Array, Schema
 
 
+@checks_options
 class Journal(OpenedJournal):
     """An append-only file of the rows that are done. It survives kills and crashes, and one process owns it at a time.
 
@@ -66,23 +66,6 @@ class Journal(OpenedJournal):
         ConfigError: another process owns it, it belongs to an unfinished run with another identity, it is damaged, or
             it cannot be written.
     """
-
-    @checks_options
-    def __init__(
-        self,
-        path: Path,
-        identity: Mapping[str, Any],
-        *,
-        fresh: bool = False,
-        rows: Rows | None = None,
-        carry: bool = False,
-        only_failed: bool = False,
-    ) -> None:
-        super().__init__(path, identity, fresh=fresh, rows=rows, carry=carry, only_failed=only_failed)
-        self.digests_of: Callable[[int, int], bytes] | None = None
-        self.spent: Callable[[], Spent] | None = None
-        # Answers are committed while a larger allowance is recorded.
-        self._lock = threading.Lock()
 
     def begin_retry(self, notes: Sequence[Any]) -> None:
         """Forget the failures of a complete run, so that their rows are sent again.

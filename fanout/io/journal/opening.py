@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from fanout.errors import ConfigError
 from fanout.files import START_FRESH, make_folder
-from fanout.io.journal.comparison import Comparison, difference, same_but_for_times, unfinished_run
-from fanout.io.journal.payloads import head_payload, identity_payload, job_payload, state_payloads
-from fanout.io.journal.reading import DigestReader, LoadedJournal, load_journal, read_sent, read_state
+from fanout.io.journal.comparison import (
+    Comparison,
+    DigestReader,
+    difference,
+    read_sent,
+    same_but_for_times,
+    unfinished_run,
+)
+from fanout.io.journal.format import (
+    LoadedJournal,
+    head_payload,
+    identity_payload,
+    job_payload,
+    load_journal,
+    read_state,
+    state_payloads,
+)
 from fanout.io.journal.records import Damaged, RecordFile
 from fanout.io.journal.state import JournalState, RecordedJob, Spending, Spent
 from fanout.io.row_digests import METHOD
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from fanout.io.journal.comparison import Rows
@@ -35,10 +50,10 @@ class OpenedJournal:
         path: Path,
         identity: Mapping[str, Any],
         *,
-        fresh: bool,
-        rows: Rows | None,
-        carry: bool,
-        only_failed: bool,
+        fresh: bool = False,
+        rows: Rows | None = None,
+        carry: bool = False,
+        only_failed: bool = False,
     ) -> None:
         self.path = path.resolve()
         self.state = JournalState(identity)
@@ -47,6 +62,10 @@ class OpenedJournal:
         self.carry_to: Mapping[str, Any] | None = None
         self.corrected_to: Mapping[str, Any] | None = None
         self.digest_method = METHOD
+        self.digests_of: Callable[[int, int], bytes] | None = None
+        self.spent: Callable[[], Spent] | None = None
+        # Answers are committed while a larger allowance is recorded.
+        self._lock = Lock()
         try:
             make_folder(self.path.parent)
             self._file = RecordFile(self.path)
@@ -101,22 +120,10 @@ class OpenedJournal:
         self, identity: Mapping[str, Any], rows: Rows | None, *, fresh: bool, carry: bool, only_failed: bool
     ) -> None:
         self.state = JournalState(identity)
-        try:
-            loaded = load_journal(self.path)
-        except (Damaged, ValueError, KeyError, TypeError) as error:
-            if not fresh:
-                raise ConfigError(f"{self.path} is damaged: {error}; {START_FRESH}", key=_KEY) from None
-            # The damaged records count as one of an unfinished run, which is replaced at once.
-            loaded = LoadedJournal(JournalState(identity), 1, 0)
+        loaded = self._load(fresh=fresh)
         if loaded is None:
             return
         old = loaded.state
-        if loaded.successor is not None:
-            # A kill has interrupted `replace_with` after its files were recorded: finish it.
-            loaded.successor.carry_out()
-            self._file.adopt_rewritten()
-            self._open(identity, rows, fresh=fresh, carry=carry, only_failed=only_failed)
-            return
         if fresh:
             self._file.number = loaded.number
             self.state = replace(old, identity=identity, n_rows=old.n_rows if old.identity == identity else None)
@@ -130,6 +137,21 @@ class OpenedJournal:
             self._resume(loaded)
         else:
             self._open_other(loaded, identity, rows, carry=carry, only_failed=only_failed)
+
+    def _load(self, *, fresh: bool) -> LoadedJournal | None:
+        try:
+            loaded = load_journal(self.path)
+        except (Damaged, ValueError, KeyError, TypeError) as error:
+            if not fresh:
+                raise ConfigError(f"{self.path} is damaged: {error}; {START_FRESH}", key=_KEY) from None
+            # The damaged records count as one of an unfinished run, which is replaced at once.
+            return LoadedJournal(self.state, 1, 0)
+        if loaded is None or loaded.successor is None:
+            return loaded
+        # A kill has interrupted `replace_with` after its files were recorded: finish it.
+        loaded.successor.carry_out()
+        self._file.adopt_rewritten()
+        return self._load(fresh=fresh)
 
     def _open_other(
         self,

@@ -14,9 +14,9 @@ import pytest
 from fanout.errors import ConfigError
 from fanout.files import Publication
 from fanout.io.journal import Journal, JournalState, read_state
+from fanout.io.journal import format as format_module
 from fanout.io.journal import journal as journal_module
 from fanout.io.journal import opening as opening_module
-from fanout.io.journal import payloads as payloads_module
 from fanout.io.journal.records import Damaged, record, records
 from fanout.io.journal.state import RecordedJob
 from fanout.results import ChunkResult, Failure
@@ -27,7 +27,7 @@ from tests.devices import like_null
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fanout.io.journal.reading import SentDigests
+    from fanout.io.journal.comparison import SentDigests
 
 IDENTITY = {"input": {"size": 3}, "codec": "json", "path": "/v1"}
 FORM = {"": (np.dtype("f4"), (10,)), "text": (np.dtypes.StringDType(), ())}
@@ -267,7 +267,7 @@ def test_digests_of_a_method_that_only_a_later_release_knows_are_refused(path: P
 
 def test_the_digests_of_many_rows_have_records_of_a_bounded_length(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "DIGESTS_PER_RECORD", 7)
-    monkeypatch.setattr(payloads_module, "DIGESTS_PER_RECORD", 7)
+    monkeypatch.setattr(format_module, "DIGESTS_PER_RECORD", 7)
     sent(path)
     journal = Journal(path, {**IDENTITY, "input": FILE})
     digests, known, _ = journal.sent()
