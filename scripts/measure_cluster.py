@@ -3,17 +3,17 @@
     python scripts/measure_cluster.py                 plain processes
     python scripts/measure_cluster.py ray dask        also these engines, where they are installed
 
-Times are from the first request to the last response, as the server sees them: starting an engine is not in them, and
-is printed by itself. The processor time of a row is that of all processes but the server, between the answer to a
-quarter of the rows, when all workers are warm, and the end of the run: an engine starts and ends in seconds of
-processor time, which vary more than the rows take. Each figure is the best of three, taken in turns, because other work
-on the machine only adds to it.
+Every program opens its engine, sends a request for each worker, and then waits, so that processes have started and
+imported all that they need; the measured rows follow. Times are from the first request to the last response, as the
+server sees them. Processor time is that of all processes but the server, from the answer to a fiftieth of the rows
+until the output is published. An engine takes processor time while it does nothing, too: the program stays open for as
+long again with nothing to do, and what its processes take meanwhile is printed by itself and not counted in the time of
+a row. Each figure is the best of three, taken in turns, because other work on the machine only adds to it.
 
-Of `map_batches` (Ray) and `map_blocks` (Dask), the processor time of a row is printed beside that of `Client.map` in
-one process, that of the same batches without an engine, and that of the engine with a function which sends nothing and
-returns as many columns. An engine takes processor time while it does nothing, too; that is printed by itself, and not
-counted in the time of a row, because it depends on how quick the API is. Rows and answers stay with the engine, as
-they do between two steps of its program.
+Shards (`fanout run --on`) stand beside `fanout run` in one process, and in two processes with half of the rows each.
+Batches (`map_batches` on Ray, `map_blocks` on Dask) stand beside `Client.map` in one process, the same batches without
+an engine, and the engine with a function that sends nothing and returns as many columns. Rows and answers of batches
+stay with the engine, as they do between two steps of its program.
 """
 
 from __future__ import annotations
@@ -29,19 +29,23 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.request import urlopen
 
 import numpy as np
 from aiohttp import web
 
 import fanout
+from fanout.cluster import Cluster, open_engine
 from fanout.cluster.batches import BatchMapper, BatchSettings
+from fanout.cluster.engines.base import Engine
+from fanout.job import load_job, run_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-WIDTH, CHUNK = 768, 64
+WIDTH, CHUNK, CONCURRENCY = 768, 64, 16
+BATCH_ROWS = 64 * CHUNK
 ROUNDS = 3
 OUTPUTS = {"y": ("float32", (WIDTH,))}
 
@@ -56,7 +60,7 @@ dtype = "float32"
 [chunks]
 rows = 64
 [limits]
-concurrency = 16
+concurrency = {concurrency}
 [output]
 path = "{output}"
 [report]
@@ -119,61 +123,22 @@ def get(url: str, data: bytes | None = None) -> Any:
         return json.load(response)
 
 
-class Bench:
-    """Runs jobs against one server, in a folder of its own."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self.url, self.folder = url, folder
-        self._number = 0
-
-    def run(self, n_rows: int, *options: str) -> tuple[float, float]:
-        """Run a job; return seconds between the first request and the last response, and processor seconds of a row."""
-        return self._run([self._job(n_rows)], n_rows, *options)
-
-    def run_two(self, n_rows: int) -> tuple[float, float]:
-        """Run two independent jobs at the same time, each with half of the rows; return the same of both."""
-        return self._run([self._job(n_rows // 2, concurrency=8) for _ in range(2)], n_rows)
-
-    def _run(self, jobs: list[Path], n_rows: int, *options: str) -> tuple[float, float]:
-        outputs = [job.with_suffix(".npy") for job in jobs]
-        with Meter(self.url, n_rows, lambda: all(output.exists() for output in outputs)) as meter:
-            commands = [[sys.executable, "-m", "fanout", "run", str(job), "--quiet", *options] for job in jobs]
-            for process in [subprocess.Popen(command, env=meter.environment) for command in commands]:
-                assert process.wait() == 0
-        return get(f"{self.url}/span"), meter.cost
-
-    def _job(self, n_rows: int, concurrency: int = 16) -> Path:
-        self._number += 1
-        rows, path = self.folder / f"rows{n_rows}.npy", self.folder / f"{self._number}.toml"
-        if not rows.exists():
-            np.save(rows, np.random.default_rng(1).random((n_rows, WIDTH), np.float32))
-        text = JOB.format(rows=rows, url=f"{self.url}/v1/models/m:predict", output=f"{self._number}.npy")
-        path.write_text(text.replace("concurrency = 16", f"concurrency = {concurrency}"))
-        return path
-
-
 class Meter:
     """Adds up the processor time of processes and all that they start, even of those that nobody waits for (Ray's).
 
-    A variable of their environment marks them. It measures from the answer to a quarter of ``n_rows`` until ``ended``.
+    A variable of their environment marks them.
     """
 
-    _PERIOD = 0.02
+    _PERIOD = 0.05
     _TICKS = os.sysconf("SC_CLK_TCK")
 
-    def __init__(self, url: str, n_rows: int, ended: Callable[[], bool]) -> None:
+    def __init__(self) -> None:
         self._mark = f"MEASURED={os.getpid()}.{time.monotonic_ns()}"
         self.environment = os.environ | dict([self._mark.split("=")])
-        self._url, self._ended = f"{url}/rows", ended
-        self._before: int = get(self._url)
-        self._warm = self._before + n_rows // 4
-        self._looks: list[tuple[float, int, float]] = []
-        self.at_rest = 0.0
-        """Processor seconds in a second in which nothing is done."""
-
         self._ticks: dict[str, int] = {}
         # Of later processes one may have the environment of its parent still, until it runs its program.
         self._others = {path.name for path in Path("/proc").glob("[0-9]*")}
+        self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -185,29 +150,19 @@ class Meter:
         self._over.set()
         self._thread.join()
 
-    @property
-    def cost(self) -> float:
-        """Processor seconds of a row, without those at rest."""
-        (first, warm, began), (last, end, ended) = self._looks
-        return (last - first - self.at_rest * (ended - began)) / (end - warm)
-
     def _watch(self) -> None:
+        # Of a process that has ended, the last look counts.
         while not self._over.wait(self._PERIOD):
-            ended, rows = self._ended(), get(self._url)
-            look = self.look(), rows, time.monotonic()
-            if rows >= self._warm and not self._looks:
-                self._looks.append(look)
-            if ended:
-                self._looks.append(look)
-                return
+            self.look()
 
     def look(self) -> float:
         """Return the processor seconds so far."""
-        for pid in (path.name for path in Path("/proc").glob("[0-9]*")):
-            if pid not in self._others:
-                with suppress(OSError):
-                    self._look_at(pid)
-        return sum(self._ticks.values()) / self._TICKS
+        with self._lock:
+            for pid in (path.name for path in Path("/proc").glob("[0-9]*")):
+                if pid not in self._others:
+                    with suppress(OSError):
+                        self._look_at(pid)
+            return sum(self._ticks.values()) / self._TICKS
 
     def _look_at(self, pid: str) -> None:
         if pid not in self._ticks and self._mark.encode() not in Path("/proc", pid, "environ").read_bytes():
@@ -216,102 +171,163 @@ class Meter:
         self._ticks[pid] = max(self._ticks.get(pid, 0), int(fields[11]) + int(fields[12]))
 
 
+class Figures(NamedTuple):
+    """Seconds between the first request and the last response; processor seconds of a row; and in a second at rest."""
+
+    wall: float
+    cpu: float
+    at_rest: float
+
+
+def measure(name: str, url: str, rows: Path, *, processes: int = 1) -> Figures:
+    """Run a program, or several at the same time, each with an even part of the rows."""
+    n_rows = int(rows.stem)
+    command = [sys.executable, __file__, "--program", name, url, str(rows), str(processes)]
+    with Meter() as meter:
+        started = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=meter.environment)
+            for _ in range(processes)
+        ]
+        _await(started, "open")
+        get(f"{url}/span")
+        warm = get(f"{url}/rows") + n_rows // 50
+        for process in started:
+            print(file=process.stdin, flush=True)
+        while (n_before := get(f"{url}/rows")) < warm:
+            time.sleep(0.02)
+        before, began = meter.look(), time.monotonic()
+        _await(started, "done")
+        time.sleep(0.5)  # for what an engine does afterwards
+        after, seconds, n_after = meter.look(), time.monotonic() - began, get(f"{url}/rows")
+        time.sleep(seconds)
+        rested = meter.look() - after
+        for process in started:
+            process.communicate()
+            assert process.returncode == 0
+    return Figures(get(f"{url}/span"), (after - before - rested) / (n_after - n_before), rested / seconds)
+
+
+def _await(started: list[subprocess.Popen[str]], line: str) -> None:
+    for process in started:
+        assert process.stdout is not None
+        assert f"{line}\n" in process.stdout
+
+
+def best_of(names: list[tuple[str, int]], latency: float, requests: int) -> Iterator[Figures]:
+    """Yield the best figures of programs, named with their number of processes."""
+    measured: list[list[Figures]] = [[] for _ in names]
+    with server(latency) as url, tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder, f"{requests * CHUNK}.npy")
+        np.save(rows, np.random.default_rng(1).random((requests * CHUNK, WIDTH), np.float32))
+        for _ in range(ROUNDS):
+            for (name, processes), figures in zip(names, measured, strict=True):
+                figures.append(measure(name, url, rows, processes=processes))
+    return (Figures(*map(min, zip(*figures, strict=True))) for figures in measured)
+
+
 def measure_shards(engine: str, requests: int, latency: float) -> dict[str, Any]:
     """Compare a run on two workers with one process, and with two independent processes."""
-    n_rows, options = requests * CHUNK, ("--on", engine, "--workers", "2")
-    with server(latency) as url, tempfile.TemporaryDirectory() as folder:
-        bench = Bench(url, Path(folder))
-        began = time.monotonic()
-        # A request for each worker, so that both start.
-        bench.run(2 * CHUNK, *options)
-        start_seconds = time.monotonic() - began
-        one, cluster, two = [], [], []
-        for _ in range(ROUNDS):
-            one.append(bench.run(n_rows))
-            cluster.append(bench.run(n_rows, *options))
-            two.append(bench.run_two(n_rows))
-    (wall, cpu), (wall_cluster, cpu_cluster), (wall_two, cpu_two) = map(_best, (one, cluster, two))
+    one, cluster, two = best_of([("run", 1), (f"run {engine}", 1), ("run", 2)], latency, requests)
     return {
         "engine": engine,
         "latency": latency,
-        "start and end (s)": round(start_seconds, 1),
-        "wall of one process (s)": round(wall, 2),
-        "wall / one process": round(wall_cluster / wall, 3),
-        "CPU of a row in one process (us)": round(cpu * 1e6, 1),
-        "CPU / one process": round(cpu_cluster / cpu, 3),
+        "wall of one process (s)": round(one.wall, 2),
+        "wall / one process": round(cluster.wall / one.wall, 3),
+        "CPU of a row in one process (us)": round(one.cpu * 1e6, 1),
+        "CPU of a row on the cluster (us)": round(cluster.cpu * 1e6, 1),
+        "CPU / one process": round(cluster.cpu / one.cpu, 3),
         # Two processes at a time take more of it than one, because they share caches and cores.
-        "CPU / two processes": round(cpu_cluster / cpu_two, 3),
-        "throughput / two processes": round(wall_two / wall_cluster, 3),
+        "CPU / two processes": round(cluster.cpu / two.cpu, 3),
+        "throughput / two processes": round(two.wall / cluster.wall, 3),
+        "CPU of the engine at rest (s/s)": round(cluster.at_rest, 3),
     }
-
-
-def _best(figures: list[tuple[float, float]]) -> tuple[float, float]:
-    return min(wall for wall, _ in figures), min(cpu for _, cpu in figures)
-
-
-BATCH_ROWS = 64 * CHUNK
-REST = 3.0
 
 
 def measure_batches(engine: str, requests: int) -> dict[str, Any]:
     """Compare the processor time of a row in batches of an engine with that of ``map`` and of the engine alone."""
-    with server(0.0) as url:
-        costs: dict[str, list[tuple[float, float]]] = {"plain": [], "mapper": [], engine: [], f"{engine} alone": []}
-        for _ in range(ROUNDS):
-            for name, found in costs.items():
-                found.append(_batches(name, url, requests))
-    (_, plain), (_, mapper), (at_rest, batches), (_, alone) = map(_best, costs.values())
+    names = [(name, 1) for name in ("map", "batches", f"batches {engine}", f"batches {engine} alone")]
+    plain, mapper, batches, alone = best_of(names, 0.0, requests)
     return {
         "engine": engine,
-        "CPU of a row in map (us)": round(plain * 1e6, 1),
-        "in batches without the engine": round(mapper * 1e6, 1),
-        "in batches of the engine": round(batches * 1e6, 1),
-        "in the engine alone": round(alone * 1e6, 1),
-        "batches / map": round(batches / plain, 3),
-        "CPU of the engine at rest (s/s)": round(at_rest, 3),
+        "CPU of a row in map (us)": round(plain.cpu * 1e6, 1),
+        "in batches without the engine": round(mapper.cpu * 1e6, 1),
+        "in batches of the engine": round(batches.cpu * 1e6, 1),
+        "in the engine alone": round(alone.cpu * 1e6, 1),
+        "batches / map": round(batches.cpu / plain.cpu, 3),
+        "CPU of the engine at rest (s/s)": round(batches.at_rest, 3),
     }
 
 
-def _batches(name: str, url: str, requests: int) -> tuple[float, float]:
-    """Send rows in a process of its own. Returns processor seconds: in a second at rest, and of a row."""
-    n_rows = requests * CHUNK
-    command = [sys.executable, __file__, "--batches", name, url, str(n_rows)]
-    ended = threading.Event()
-    with (
-        Meter(url, n_rows, ended.is_set) as meter,
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=meter.environment) as process,
-    ):
-        assert process.stdout is not None
-        assert "open\n" in process.stdout
-        began = meter.look()
-        assert "rested\n" in process.stdout
-        meter.at_rest = (meter.look() - began) / REST
-        assert "done\n" in process.stdout
-        ended.set()
-        assert process.wait() == 0
-    return meter.at_rest, meter.cost
+Rows: TypeAlias = "np.ndarray[Any, Any]"
+Program: TypeAlias = "Callable[[Rows], Callable[[], None]]"
+"""Gives rows to an engine; what it returns sends them."""
 
 
-def run_batches(name: str, url: str, n_rows: int) -> None:
-    """Send so many rows once, and print a line before and after."""
-    codec, limits = fanout.codec("v1", dtype="float32"), fanout.Limits(concurrency=16)
-    target = {"endpoint": f"{url}/v1/models/m:predict", "codec": codec, "chunk_rows": CHUNK, "limits": limits}
-    rows = np.random.default_rng(1).random((n_rows, WIDTH), np.float32)
-    engine, _, alone = name.partition(" ")
-    idle = Idle(f"{url}/rows") if alone else None
-    programs = {"plain": _plain, "mapper": _mapper, "ray": _ray, "dask": _dask}
-    with programs[engine](target, idle) as prepare:
-        # Processes import much at their first batch.
+def run_program(name: str, url: str, file: Path, processes: int) -> None:
+    """Send some rows, print a line, and on a line of the input send all; stay until the input ends."""
+    rows = np.load(file, mmap_mode="r")[: int(file.stem) // processes]
+    kind, engine, *alone = (*name.split(), "")
+    idle = Idle(f"{url}/rows") if "alone" in alone else None
+    endpoint = f"{url}/v1/models/m:predict"
+    if kind == "run":
+        program = _run(endpoint, engine, CONCURRENCY // processes)
+    else:
+        program = {"map": _map, "batches": _mapper, "ray": _ray, "dask": _dask}[engine or kind](endpoint, idle)
+    with program as prepare:
+        # Processes import much at their first rows.
         prepare(rows[: 2 * CHUNK])()
         run = prepare(rows)
         print("open", flush=True)
-        time.sleep(REST)
-        print("rested", flush=True)
+        sys.stdin.readline()
         run()
-        time.sleep(0.5)  # for what an engine does afterwards
         print("done", flush=True)
-        # The last look at the processes comes before they end.
-        time.sleep(1)
+        sys.stdin.read()
+
+
+class Kept(Engine):
+    """Keeps an engine open from one run to the next."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.workers)
+        self._engine, self.name = engine, engine.name
+
+    async def open(self) -> None:
+        return
+
+    async def share_rates(self, limits: fanout.Limits, key: str) -> dict[str, Any]:
+        return await self._engine.share_rates(limits, key)
+
+    async def run(self, shard: str) -> str:
+        return await self._engine.run(shard)
+
+    async def close(self) -> None:
+        return
+
+
+@contextmanager
+def _run(endpoint: str, on: str, concurrency: int) -> Iterator[Program]:
+    """``fanout run``, with ``--on`` if an engine is named."""
+    engine = open_engine(on, 2) if on else None
+    with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as folder:
+        if engine is not None:
+            runner.run(engine.open())
+
+        def prepare(rows: Rows) -> Callable[[], None]:
+            file, job = Path(folder, f"{len(rows)}.npy"), Path(folder, f"{len(rows)}.toml")
+            np.save(file, rows)
+            text = JOB.format(rows=file, url=endpoint, output=f"y{len(rows)}.npy", concurrency=concurrency)
+            job.write_text(text)
+
+            async def send() -> None:
+                loaded = load_job(job)
+                summary = await run_job(loaded, remote=None if engine is None else Cluster(loaded, Kept(engine)))
+                assert summary.exit_code == 0
+
+            return lambda: runner.run(send())
+
+        yield prepare
+        if engine is not None:
+            runner.run(engine.close())
 
 
 class Idle:
@@ -330,23 +346,23 @@ class Idle:
         return {**batch, **self.columns(len(batch["data"]))}
 
 
-Rows: TypeAlias = "np.ndarray[Any, Any]"
-Program: TypeAlias = "Callable[[Rows], Callable[[], None]]"
-"""Gives rows to an engine; what it returns sends them."""
+def _target(endpoint: str) -> dict[str, Any]:
+    codec, limits = fanout.codec("v1", dtype="float32"), fanout.Limits(concurrency=CONCURRENCY)
+    return {"endpoint": endpoint, "codec": codec, "chunk_rows": CHUNK, "limits": limits}
 
 
 @contextmanager
-def _plain(target: dict[str, Any], _: Idle | None) -> Iterator[Program]:
+def _map(endpoint: str, _: Idle | None) -> Iterator[Program]:
     async def send(rows: Rows) -> None:
-        async with fanout.Client(**target) as client:
+        async with fanout.Client(**_target(endpoint)) as client:
             assert len(await client.map(rows)) == len(rows)
 
-    yield lambda rows: lambda: asyncio.run(send(rows))
+    yield lambda rows: lambda: asyncio.run(send(np.array(rows)))
 
 
 @contextmanager
-def _mapper(target: dict[str, Any], _: Idle | None) -> Iterator[Program]:
-    mapper = BatchMapper(BatchSettings.of(target, OUTPUTS, workers=1), stopped=str, stop=print)
+def _mapper(endpoint: str, _: Idle | None) -> Iterator[Program]:
+    mapper = BatchMapper(BatchSettings.of(_target(endpoint), OUTPUTS, workers=1), stopped=str, stop=print)
 
     def send(rows: Rows) -> None:
         for start in range(0, len(rows), BATCH_ROWS):
@@ -358,7 +374,7 @@ def _mapper(target: dict[str, Any], _: Idle | None) -> Iterator[Program]:
 
 
 @contextmanager
-def _ray(target: dict[str, Any], idle: Idle | None) -> Iterator[Program]:
+def _ray(endpoint: str, idle: Idle | None) -> Iterator[Program]:
     import ray
 
     import fanout.ray
@@ -373,7 +389,7 @@ def _ray(target: dict[str, Any], idle: Idle | None) -> Iterator[Program]:
 
         def run() -> None:
             if idle is None:
-                answered = fanout.ray.map_batches(dataset, target, column="data", outputs=OUTPUTS)
+                answered = fanout.ray.map_batches(dataset, _target(endpoint), column="data", outputs=OUTPUTS)
             else:
                 workers = ray.data.ActorPoolStrategy(size=2)
                 answered = dataset.map_batches(
@@ -389,7 +405,7 @@ def _ray(target: dict[str, Any], idle: Idle | None) -> Iterator[Program]:
 
 
 @contextmanager
-def _dask(target: dict[str, Any], idle: Idle | None) -> Iterator[Program]:
+def _dask(endpoint: str, idle: Idle | None) -> Iterator[Program]:
     import dask
     import dask.array as da
     from distributed import Client, LocalCluster, wait
@@ -398,7 +414,7 @@ def _dask(target: dict[str, Any], idle: Idle | None) -> Iterator[Program]:
 
     def send(array: Any) -> Any:
         if idle is None:
-            return fanout.dask.map_blocks(array, target, outputs=OUTPUTS).values()
+            return fanout.dask.map_blocks(array, _target(endpoint), outputs=OUTPUTS).values()
         answer = dask.delayed(_idle_block, pure=False)
         answers = [(answer(block, idle), n) for block, n in zip(array.to_delayed()[:, 0], array.chunks[0], strict=True)]
         return [
@@ -438,23 +454,25 @@ def _block(file: Path, start: int, n_rows: int) -> Rows:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("engines", nargs="*", default=["processes"])
-    parser.add_argument("--requests", type=int, default=600)
+    parser.add_argument("--requests", type=int, default=2400)
     parser.add_argument("--only", choices=("shards", "batches"), help="measure these alone")
+    parser.add_argument("--latency", type=float, help="seconds, for shards; 0.05 and 0 if not given")
     parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
-    parser.add_argument("--batches", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--program", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve is not None:
         asyncio.run(serve(arguments.serve))
-    if arguments.batches is not None:
-        name, url, n_rows = arguments.batches
-        run_batches(name, url, int(n_rows))
+    if arguments.program is not None:
+        name, url, file, processes = arguments.program
+        run_program(name, url, Path(file), int(processes))
         return
+    latencies = (0.05, 0.0) if arguments.latency is None else (arguments.latency,)
     for engine in arguments.engines:
         if arguments.only != "batches":
-            for latency in (0.05, 0.0):
+            for latency in latencies:
                 print(json.dumps(measure_shards(engine, arguments.requests, latency)), flush=True)
         if arguments.only != "shards" and engine != "processes":
-            print(json.dumps(measure_batches(engine, 2 * arguments.requests)), flush=True)
+            print(json.dumps(measure_batches(engine, arguments.requests // 2)), flush=True)
 
 
 if __name__ == "__main__":

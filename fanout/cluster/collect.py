@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 _KEY = "output.path"
 
-# Chunks that are written before the output is synced. A kill between two syncs costs reading the part again.
-_GROUP_CHUNKS = 1024
-_GROUP_BYTES = 32 * 2**20
+# Chunks that are committed together. A kill between two commits costs reading the part again.
+_COMMIT_CHUNKS = 1024
+_COMMIT_BYTES = 32 * 2**20
 
 
 class Collected(NamedTuple):
@@ -89,8 +89,7 @@ class Collector:
         # The record of the last rows has the spending of the part. A kill between the two would lose it, since a part
         # whose rows are all done is not collected again.
         self._add_spending(state.charged)
-        for group in _groups(self._pieces(part, state, unwanted)):
-            self._store.write(group)
+        self._write(self._pieces(part, state, unwanted))
         self._journal.allow(None)
         for (start, stop), job in state.jobs.items():
             # The part is removed, and a driver that is killed must not give these rows to a second job.
@@ -146,6 +145,19 @@ class Collector:
             for start, stop in list(unwanted.gaps(chunk.start, chunk.stop)):
                 yield cut(chunk, start, stop)
 
+    def _write(self, chunks: Iterator[ChunkResult]) -> None:
+        n_chunks = n_bytes = 0
+        for chunk in chunks:
+            n_chunks += 1
+            n_bytes += sum(array.nbytes for array in (chunk.outputs or {}).values())
+            commit = n_chunks >= _COMMIT_CHUNKS or n_bytes >= _COMMIT_BYTES
+            # Each is written at once, while the processor's cache has its values.
+            self._store.write([chunk], commit=commit)
+            if commit:
+                n_chunks = n_bytes = 0
+        if n_chunks:
+            self._store.write(())
+
     def _require_same_schema(self, part: Path, state: JournalState) -> None:
         known = self._journal.state.schema
         if None in (known, state.schema) or known == state.schema:
@@ -169,19 +181,6 @@ def _complement(ranges: Ranges) -> RowSet:
     rows = RowSet(RowSet(ranges).gaps(0, end))
     rows.add(end, 2**62)
     return rows
-
-
-def _groups(chunks: Iterator[ChunkResult]) -> Iterator[list[ChunkResult]]:
-    group: list[ChunkResult] = []
-    n_bytes = 0
-    for chunk in chunks:
-        group.append(chunk)
-        n_bytes += sum(array.nbytes for array in (chunk.outputs or {}).values())
-        if len(group) >= _GROUP_CHUNKS or n_bytes >= _GROUP_BYTES:
-            yield group
-            group, n_bytes = [], 0
-    if group:
-        yield group
 
 
 def _digests_of(journal: Path, rows: RowSet, method: str) -> Callable[[int, int], bytes] | None:

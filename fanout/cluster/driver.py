@@ -29,6 +29,7 @@ from fanout.files import START_FRESH
 from fanout.io.journal import Spent, same_but_for_times
 from fanout.io.parts import Manifest, PartsFolder
 from fanout.io.writers import Checkpoint
+from fanout.process import retain_heap
 from fanout.rows import RowSet, count_rows
 from fanout.threads import on_thread
 
@@ -142,6 +143,7 @@ class Cluster:
             await on_thread(self.prepare, source, sink, journal)
         assert self._n_rows is not None
         n_rows = self._n_rows
+        retain_heap()
         limits = self._job.tables.limits
         # A mock takes no part in the limits of others.
         if limits.shared is None and not self._shard.mock:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
-from zlib import crc32
 
 import numpy as np
 
-from fanout.files import Publication, read_at
+from fanout.files import Publication, checksum, read_at
 from fanout.io.writers.base import checksum_error
 from fanout.io.writers.packed import HAS_IDS, PackedColumns
 from fanout.io.writers.spool import SpoolSink
@@ -70,9 +69,9 @@ def read_part(path: Path, state: JournalState) -> Iterator[ChunkResult]:
     if entries:
         spool = path.with_name(path.name + PARTIAL)
         with spool.open("rb", buffering=0) as file:
-            for start, stop, offset, length, checksum in entries:
+            for start, stop, offset, length, noted in entries:
                 data = read_at(file.fileno(), length, offset)
-                if crc32(data) != checksum:
+                if checksum((data,), noted) != noted:
                     raise checksum_error(spool, start, stop)
                 stored.add(start, stop)
                 yield _chunk(start, stop, data, state.schema or {}, failures.within(start, stop))

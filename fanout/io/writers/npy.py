@@ -6,12 +6,11 @@ import io
 import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 import numpy as np
 from xxhash import xxh3_64
 
-from fanout.files import PartialFile, Publication, pieces_at, read_at
+from fanout.files import PartialFile, Publication, checksum, pieces_at, read_at
 from fanout.io.writers.base import Checkpoint, FileSink, cannot_hold, checksum_error, edited_error
 from fanout.paths import PARTIAL, REBUILT, column_paths
 from fanout.rows import RowSet
@@ -99,8 +98,8 @@ class NpySink(FileSink):
                 copy.close()
                 if not published:
                     column.file.close()
-            for entry, checksum in zip(note, checksums, strict=True):
-                entry.append(checksum)
+            for entry, one in zip(note, checksums, strict=True):
+                entry.append(one)
             if not published:
                 renames.append((copy.path, source))
         return [note], Publication(tuple(renames))
@@ -243,13 +242,13 @@ class _ColumnFile:
             return [self._copy_rows(file.fileno(), move, copy) for move in moves]
 
     def _copy_rows(self, fd: int, move: Move, copy: PartialFile) -> str:
-        checksum = xxh3_64()
+        hashed = xxh3_64()
         step = self._rows_at_once()
         for row in range(move.start, move.stop, step):
             data = read_at(fd, (min(row + step, move.stop) - row) * self._row_bytes, self._offset(row))
             copy.write_at(data, self._offset(move.to + row - move.start))
-            checksum.update(data)
-        return checksum.hexdigest()
+            hashed.update(data)
+        return hashed.hexdigest()
 
     def fill(self, start: int, stop: int) -> None:
         """Write the fill value of rows without an answer."""
@@ -274,15 +273,9 @@ class _ColumnFile:
 
 
 def _checksum(pieces: Iterator[bytes], like: object) -> int | str:
-    """Return the checksum of some bytes: XXH3 in hexadecimal, or CRC-32, a number, if ``like`` is one.
-
-    Earlier releases noted CRC-32, which takes ten times as long.
-    """
+    """Return the checksum of some bytes: XXH3 in hexadecimal, or CRC-32, a number, if ``like`` is one."""
     if isinstance(like, int):
-        value = 0
-        for piece in pieces:
-            value = crc32(piece, value)
-        return value
+        return checksum(pieces, like)
     hashed = xxh3_64()
     for piece in pieces:
         hashed.update(piece)

@@ -6,12 +6,11 @@ import io
 from abc import abstractmethod
 from array import array
 from typing import TYPE_CHECKING, Any, NamedTuple
-from zlib import crc32
 
 import numpy as np
 
 from fanout.errors import ConfigError, InputError
-from fanout.files import START_FRESH, PartialFile, Publication, checksum_at
+from fanout.files import START_FRESH, PartialFile, Publication, checksum, pieces_at
 from fanout.frames import Reasons
 from fanout.io.kept import KEEP
 from fanout.io.writers import packed
@@ -206,14 +205,14 @@ class SpoolSink(FileSink):
         spool = PartialFile(self.path, size=max(ends, default=0))
         # Every byte is read once more: a damaged answer must not reach the output.
         for at in range(0, len(index), _ENTRY):
-            start, stop, offset, length, checksum = index[at : at + _ENTRY]
-            if spool.checksum(offset, length) != checksum:
+            start, stop, offset, length, noted = index[at : at + _ENTRY]
+            if checksum(spool.pieces_at(offset, length), noted) != noted:
                 spool.close()
                 raise checksum_error(spool.path, start, stop)
         self._index, self._synced, self._spool = index, len(index), spool
 
     def _append(self, start: int, stop: int, data: bytes) -> None:
-        self._index.extend((start, stop, self._spool.append(data), len(data), crc32(data)))
+        self._index.extend((start, stop, self._spool.append(data), len(data), checksum((data,))))
 
     def _moved(
         self, moves: Sequence[Move], ranges: Iterable[tuple[int, int, bytes]]
@@ -301,17 +300,17 @@ class SpoolSink(FileSink):
             return None
         return self._layout.as_json() | {_CHECKSUM: _checksum_of(self._ordered.path)}
 
-    def _require_unedited(self, checksum: int | None) -> None:
+    def _require_unedited(self, noted: int | None) -> None:
         """Raise `ConfigError` if the output in place has another checksum. Raises `OSError`."""
         # Rows are known by their places alone, so a file that was sorted since would give each a false answer.
-        if checksum is not None and _checksum_of(self.path) != checksum:
+        if noted is not None and _checksum_of(self.path, noted) != noted:
             raise edited_error(self.path)
 
 
-def _checksum_of(path: Path) -> int:
-    """Return the CRC-32 of a whole file. Raises `OSError`."""
+def _checksum_of(path: Path, *like: int) -> int:
+    """Return the checksum of a whole file. Raises `OSError`."""
     with path.open("rb", buffering=0) as file:
-        return checksum_at(file.fileno(), 0, file.seek(0, io.SEEK_END))
+        return checksum(pieces_at(file.fileno(), 0, file.seek(0, io.SEEK_END)), *like)
 
 
 def _ranges(index: array[int], spool: PartialFile) -> Iterator[tuple[int, int, bytes]]:
