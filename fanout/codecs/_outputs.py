@@ -43,6 +43,7 @@ class Output:
         require_keys(key, options, OutputOptions.__annotations__)
         self.path = options["path"]
         self._value = finder(self.path, key)
+        self._projects = bool(getattr(self._value, "projects", False))
         self._field = self.path if PLAIN_FIELD.fullmatch(self.path) else None
         self.order = options.get("order")
         self._indices = None if self.order is None else finder(self.order, f"{key}.order")
@@ -77,6 +78,11 @@ class Output:
             values = [value if value is None else self._in_order(value, items[i], i) for i, value in enumerate(values)]
         if not self.keeps_null and None in values:
             raise Unfit(f"has nothing at {self.path!r}", row=next(i for i, value in enumerate(values) if value is None))
+        if self._projects and not self.keeps_null:
+            # A projection keeps the place of each item, so that null in its list is a missing value as well.
+            for i, value in enumerate(values):
+                if type(value) is list and None in value:
+                    raise Unfit(f"has nothing at {self.path!r} in one of {len(value)} items", row=i)
         if self.is_json:
             return [json_text(value) for value in values]
         if self.spec.dtype is not None and self.spec.dtype.kind == "T":

@@ -8,6 +8,7 @@ https://github.com/vllm-project/vllm/blob/main/vllm/entrypoints/pooling/utils.py
 
 from __future__ import annotations
 
+from os import urandom
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +36,9 @@ DATATYPES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
 # The two ways in which servers write the key of a vector in base64, and bytes in which the first one comes.
 _KEYS = (b'"embedding":"', b'"embedding": "')
 _FIRST_KEY = 4096
-# Stands for a vector that was cut out: no vector in base64 is that text.
-_CUT = "#"
+# Stands for a vector that was cut out. It is drawn at random, so that no server can put it into an answer by itself:
+# an item with its key twice would then pass for one whose vector was cut out.
+_CUT = urandom(16).hex()
 
 MOST_ROWS = 256
 """Each row has about 120 bytes in the header field, and a header has 64 KiB at most by default."""

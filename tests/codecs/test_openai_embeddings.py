@@ -261,6 +261,7 @@ ITEMS = [
     '{"embedding": "AAAA\\/AAAAAAAAAA", "index": %d}',
     '{"embedding": "", "index": %d}',
     '{"embedding": "#", "index": %d}',
+    f'{{"embedding": "{_LONG}", "index": %d, "embedding" : "#"}}',
     '{"embedding": [1, 2, 3], "index": %d}',
     f'{{"embedding": "{_LONG}", "index": %d}}, {{"index": 7}}',
     f'{{"embedding": "{_LONG}", "index": null, "n": %d',
@@ -280,6 +281,7 @@ def outcome(codec, response, n):
 
 @example([DENSE, '{"embedding": "#", "index": %d}'], range(4), "", "")
 @example([DENSE, '{"embedding": "", "index": %d}'], range(4), NOTE, "")
+@example([f'{{"embedding": "{_LONG}", "index": %d, "embedding" : "#"}}'], range(4), "", "")
 @given(
     st.lists(st.sampled_from(ITEMS[:1]) | st.sampled_from(ITEMS), min_size=1, max_size=4),
     st.permutations(range(4)) | st.just(range(4)),

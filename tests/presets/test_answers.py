@@ -351,6 +351,14 @@ def test_a_score_that_is_null_is_no_answer(name):
         codec.decode(response(document), 1)
 
 
+@pytest.mark.parametrize("token", [{"index": 7, "value": None}, {"index": None, "value": 0.5}, {"index": 7}])
+def test_a_sparse_vector_with_a_null_is_no_answer(token):
+    codec = fanout.preset("tei-sparse").codec
+    whole = [{"index": 3, "value": 0.5}]
+    with pytest.raises(fanout.InvalidResponse, match=r"row 1 of '(indices|values)' has nothing at .* in one of 2"):
+        codec.decode(response([whole, [*whole, token]]), 2)
+
+
 def test_one_vector_in_place_of_a_list_of_them_is_no_embedding():
     codec = fanout.preset("snowflake-embed", model="m").codec
     with pytest.raises(fanout.InvalidResponse):
