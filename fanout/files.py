@@ -215,7 +215,6 @@ class PartialFile:
         self.size = size
 
     def write_at(self, data: Buffer, offset: int) -> None:
-        """Write all of ``data`` at ``offset``."""
         self.size = max(self.size, write_at(self._fd, data, offset))
 
     def append(self, data: Buffer) -> int:
@@ -225,11 +224,9 @@ class PartialFile:
         return start
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Read up to ``length`` bytes from ``offset``."""
         return read_at(self._fd, length, offset)
 
     def pieces_at(self, offset: int, length: int) -> Iterator[bytes]:
-        """Yield ``length`` bytes from ``offset`` in pieces, fewer at the end of the file."""
         return pieces_at(self._fd, offset, length)
 
     def sync(self) -> None:

@@ -18,7 +18,7 @@ from fanout.cli.init_codec import MOST_NAMES, REMEDY, CodecSetup, Questions, req
 from fanout.cli.output import OUTPUT, print_error, print_message, print_text
 from fanout.cli.show import probe_text, values_text
 from fanout.errors import ConfigError
-from fanout.io.remote import url_of
+from fanout.io.remote.file import url_of
 from fanout.job import Outline, load_job_or_outline
 from fanout.job.begin import output_suffix, probe, require_new
 from fanout.job.edit import Draft, override, replace_file

@@ -40,7 +40,6 @@ class Unprintable(click.ClickException):
 
 
 def print_text(text: str) -> None:
-    """Print a result."""
     if text:
         _echo(OUTPUT.lines(text))
 

@@ -39,7 +39,6 @@ class RowRange(SliceType):
     name = "range"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> slice:
-        """Return the slice, or fail with an example."""
         # click passes a default through the same conversion, where it may be no text.
         parts = str(value).split(":")
         try:
@@ -55,7 +54,6 @@ class Counts(CountsType):
     name = "counts"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """Return the numbers, or fail with an example."""
         try:
             counts = tuple(int(part) for part in str(value).split(","))
         except ValueError:
@@ -71,7 +69,6 @@ class Age(AgeType):
     name = "age"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the seconds, or fail with an example."""
         text = str(value)
         unit = _SECONDS.get(text[-1:], 1)
         try:
@@ -87,7 +84,6 @@ class CommandWithFaults(click.Command):
     """A command whose help ends with the names of the faults."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the names below the options."""
         # Imported here, because other commands do not need the servers.
         from fanout.faults.names import FAULTS
 

@@ -73,7 +73,6 @@ class Display(ABC):
             self.open()
 
     async def stop(self) -> None:
-        """End the display."""
         if self._task is not None:
             self._task.cancel()
             # The task ends by its cancellation.
@@ -81,7 +80,6 @@ class Display(ABC):
                 await self._task
 
     def in_flight(self) -> int:
-        """Return the number of requests in flight."""
         try:
             return self._client.statistics().in_flight if self._client else 0
         # A signal may arrive after the end of the run.
@@ -89,7 +87,6 @@ class Display(ABC):
             return 0
 
     def say(self, message: str) -> None:
-        """Print a message that is not progress."""
         print_message(message)
 
     @abstractmethod
@@ -159,7 +156,6 @@ class Lines(Display):
     seconds = LINE_SECONDS
 
     def show(self, stats: Statistics, rows: int | None) -> None:
-        """Print a line."""
         now = stats.ok + stats.failed
         # The rate counts the rows of this process alone: those of an earlier one took no time now.
         rate, done = now / stats.seconds if stats.seconds else 0.0, self._earlier + now
@@ -170,7 +166,6 @@ class Lines(Display):
         )
 
     def show_phase(self, phase: str, done: float | None, total: float | None, unit: str = "rows") -> None:
-        """Print a line."""
         click.echo(f"{phase}{_of(done, total, unit)}", err=True)
 
 
@@ -196,27 +191,20 @@ class Bar(Display):
         """Phase of the bar; None while rows are sent."""
 
     async def stop(self) -> None:
-        """Remove the bar, since the summary follows."""
         await super().stop()
         if self._progress is not None:
             self._progress.stop()
 
     def say(self, message: str) -> None:
-        """Print above the bar."""
         if self._progress is None:
             super().say(message)
         else:
             self._progress.console.print(OUTPUT.lines(message), markup=False, highlight=False)
 
     def show(self, stats: Statistics, rows: int | None) -> None:
-        """Draw the bar."""
+        progress = self._begin(None)
         now = stats.ok + stats.failed
         done = self._earlier + now
-        if self._progress is None or self._phase is not None:
-            progress = self._begin(_new_bar(), None)
-            progress.add_task("", total=None, text="")
-            progress.start()
-        assert self._progress is not None
         # The most important part comes first: a narrow terminal shows only the beginning.
         parts = [
             f"{_count(done, rows)} rows",
@@ -227,50 +215,37 @@ class Bar(Display):
             _cost(stats),
             self._eta(stats, rows),
         ]
-        text = _fitting(parts, self._progress.console.width - _BAR_WIDTH)
-        self._progress.update(self._progress.task_ids[0], total=rows and max(rows, done), completed=done, text=text)
-        self._progress.refresh()
+        _draw(progress, done, rows and max(rows, done), _fitting(parts, progress.console.width - _BAR_WIDTH))
 
     def show_phase(self, phase: str, done: float | None, total: float | None, unit: str = "rows") -> None:
-        """Draw the bar of a phase."""
-        # Each phase has a bar of its own, because their totals differ.
-        if self._progress is None or self._phase != phase:
-            progress = self._begin(_phase_bar(moves=done is not None), phase)
-            progress.add_task(phase, total=total, amount="")
-            progress.start()
-        assert self._progress is not None
-        self._progress.update(self._progress.task_ids[0], completed=done or 0, amount=_of(done, total, unit))
-        self._progress.refresh()
+        progress = self._begin(phase, moves=done is not None)
+        _draw(progress, done or 0, total, f"{phase}{_of(done, total, unit)}")
 
-    def _begin(self, progress: Progress, phase: str | None) -> Progress:
+    def _begin(self, phase: str | None, *, moves: bool = True) -> Progress:
+        """Return the bar of a phase, each of which has one of its own, because their totals differ."""
         if self._progress is not None:
+            if self._phase == phase:
+                return self._progress
             self._progress.stop()
-        self._progress, self._phase = progress, phase
-        return progress
+        self._progress, self._phase = _new_bar(moves=moves), phase
+        self._progress.add_task("", total=None, text="")
+        self._progress.start()
+        return self._progress
 
 
-def _phase_bar(*, moves: bool) -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    text = TextColumn("{task.description}{task.fields[amount]}")
-    return Progress(
-        *((BarColumn(bar_width=None), text) if moves else (text,)),
-        console=Console(stderr=True),
-        auto_refresh=False,
-        transient=True,
-        expand=True,
-    )
+def _draw(progress: Progress, done: float, total: float | None, text: str) -> None:
+    progress.update(progress.task_ids[0], total=total, completed=done, text=text)
+    progress.refresh()
 
 
-def _new_bar() -> Progress:
+def _new_bar(*, moves: bool) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
     from rich.table import Column
 
+    text = TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True))
     return Progress(
-        BarColumn(bar_width=None),
-        TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True)),
+        *((BarColumn(bar_width=None), text) if moves else (text,)),
         console=Console(stderr=True),
         auto_refresh=False,  # a refreshing thread would slow the run down
         transient=True,

@@ -79,12 +79,10 @@ class _TrialPrinter(Silent):
         self._runner: TrialRunner | None = None
 
     def on_plan(self, plan: Plan, runner: TrialRunner) -> None:
-        """Print the plan."""
         self._runner = runner
         self.say(plan_text(plan))
 
     def on_trial(self, trial: Trial) -> None:
-        """Print the trial."""
         self.say(trial_text(trial))
 
     def say(self, message: str) -> None:
@@ -93,7 +91,6 @@ class _TrialPrinter(Silent):
             super().say(message)
 
     def in_flight(self) -> int:
-        """Return the number of requests in flight."""
         client = self._runner.client if self._runner else None
         return client.statistics().in_flight if client else 0
 
@@ -113,14 +110,12 @@ def plan_text(plan: Plan) -> str:
 
 
 def trial_text(trial: Trial) -> str:
-    """Return a trial on one line."""
     note = f"; {_note(trial)}" if _note(trial) else ""
     again = ", both trials together" if trial.measured > 1 else ""
     return f"{_figures(trial)}{again}{note}"
 
 
 def report_text(report: TuneReport, job: str) -> str:
-    """Return the report of a search."""
     return joined(_lines(report, job))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fanout.files import Publication, checksum, read_at
 from fanout.io.writers.base import checksum_error
-from fanout.io.writers.packed import HAS_IDS, PackedColumns
+from fanout.io.writers.columns import HAS_IDS, PackedColumns
 from fanout.io.writers.spool import SpoolSink
 from fanout.paths import PARTIAL
 from fanout.results import ChunkResult

@@ -95,7 +95,6 @@ class Comparison:
         return (self.rows - self.differing) / total if total else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the comparison in the form of the JSON output."""
         return {
             "a": self.a.path,
             "b": self.b.path,
@@ -221,15 +220,14 @@ def _add(comparison: Comparison, pair: Pair, show: int) -> None:
     comparison.b.answered += int((ok_b & ~ok_a).sum())
     differs = ok_a != ok_b
     # Most blocks have all answers: their columns are compared without a copy.
-    everywhere = len(both) == len(ok_a)
-    names = pair.names if everywhere else [pair.names[i] for i in both.tolist()]
+    a, b, names = pair.a, pair.b, pair.names
+    if len(both) < len(ok_a):
+        a, b, names = a.part(both), b.part(both), [names[i] for i in both.tolist()]
     of_columns: dict[str, Array] = {}
     for column in comparison.columns if len(both) else ():
-        a, b = pair.a.columns[column.name], pair.b.columns[column.name]
-        if not everywhere:
-            a, b = (one[both] if isinstance(one, np.ndarray) else [one[i] for i in both.tolist()] for one in (a, b))
+        differing = column.add(a.columns[column.name], b.columns[column.name], names, comparison.tolerance)
         of_columns[column.name] = np.zeros(len(ok_a), bool)
-        of_columns[column.name][both] = column.add(a, b, names, comparison.tolerance)
+        of_columns[column.name][both] = differing
         differs = differs | of_columns[column.name]
     comparison.differing += int(differs.sum())
     for place in np.flatnonzero(differs)[: max(0, show - len(comparison.first))].tolist():

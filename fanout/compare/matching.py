@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import sqlite3
 from contextlib import closing
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -65,7 +65,6 @@ class Unmatched:
         self.first: list[str] = []
 
     def add(self, name: str) -> None:
-        """Count one row."""
         self.count += 1
         if len(self.first) < self._most:
             self.first.append(name)
@@ -125,12 +124,12 @@ def _same_places(a: Rows, b: Rows, row: int, waiting: _WaitingRows) -> Iterator[
         yield Pair(a.ids, a, b)
         return
     # Two runs of one input have nearly all ids at the same positions: only the others go through the temporary file.
-    same = [x == y for x, y in zip(a.ids, b.ids, strict=True)]
-    waiting.add(0, a, same)
-    waiting.add(1, b, same)
-    if any(same):
-        chosen = np.flatnonzero(same)
-        yield Pair([a.ids[i] for i in chosen.tolist()], _chosen(a, chosen.tolist()), _chosen(b, chosen.tolist()))
+    same = np.array([x == y for x, y in zip(a.ids, b.ids, strict=True)], bool)
+    waiting.add(0, a.part(np.flatnonzero(~same)))
+    waiting.add(1, b.part(np.flatnonzero(~same)))
+    if same.any():
+        first, second = a.part(np.flatnonzero(same)), b.part(np.flatnonzero(same))
+        yield Pair(first.ids or [], first, second)
 
 
 def _leave(rows: Rows, row: int, side: int, waiting: _WaitingRows, unmatched: Unmatched) -> None:
@@ -139,15 +138,7 @@ def _leave(rows: Rows, row: int, side: int, waiting: _WaitingRows, unmatched: Un
         for i in range(len(rows.ok)):
             unmatched.add(str(row + i))
     else:
-        waiting.add(side, rows, [False] * len(rows.ok))
-
-
-def _chosen(rows: Rows, places: list[int]) -> Rows:
-    columns = {
-        name: column[places] if isinstance(column, np.ndarray) else [column[i] for i in places]
-        for name, column in rows.columns.items()
-    }
-    return Rows(columns, None, rows.ok[places])
+        waiting.add(side, rows)
 
 
 class _WaitingRows:
@@ -163,18 +154,12 @@ class _WaitingRows:
         self._database.execute("BEGIN")
         self._names: list[str] = []
 
-    def add(self, side: int, rows: Rows, taken: list[bool]) -> None:
-        """Keep the rows that are not ``taken``."""
-        assert rows.ids is not None
-        ids, ok = rows.ids, rows.ok.tolist()
+    def add(self, side: int, rows: Rows) -> None:
         # numpy's scalars take ten times as long to pickle.
         columns = [column.tolist() if isinstance(column, np.ndarray) else column for column in rows.columns.values()]
         self._names = list(rows.columns)
-        records = (
-            (side, ids[i], ok[i], pickle.dumps([column[i] for column in columns]))
-            for i in range(len(ids))
-            if not taken[i]
-        )
+        contents = map(pickle.dumps, map(list, zip(*columns, strict=True)))
+        records = zip(repeat(side), rows.ids or (), rows.ok.tolist(), contents, strict=False)
         self._database.executemany("INSERT INTO waiting VALUES (?, ?, ?, ?)", records)
 
     def matched(self) -> Iterator[Pair]:
@@ -191,7 +176,6 @@ class _WaitingRows:
             yield name
 
     def close(self) -> None:
-        """Remove the file."""
         self._database.close()
 
     def _rows(self, ok: list[int], contents: list[bytes]) -> Rows:

@@ -11,7 +11,7 @@ import orjson
 from fanout.errors import ConfigError, InputError
 from fanout.frames import ERROR, VALUE
 from fanout.io.kept import as_text
-from fanout.io.readers import open_source
+from fanout.io.readers import open_columns, open_source
 from fanout.paths import report_paths
 from fanout.rows import count_rows
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.io.kept import Piece
-    from fanout.io.readers import Source
     from fanout.types import Array
 
 Column: TypeAlias = "Array | list[Any]"
@@ -45,10 +44,16 @@ class Rows(NamedTuple):
     ids: list[str] | None
     ok: Array
 
-    def part(self, rows: slice) -> Rows:
-        """Return some of the rows."""
-        columns = {name: column[rows] for name, column in self.columns.items()}
-        return Rows(columns, None if self.ids is None else self.ids[rows], self.ok[rows])
+    def part(self, rows: slice | Array) -> Rows:
+        """Return the rows of a slice, or at some positions."""
+        columns = {name: _part(column, rows) for name, column in self.columns.items()}
+        return Rows(columns, None if self.ids is None else _part(self.ids, rows), self.ok[rows])
+
+
+def _part(column: Any, rows: slice | Array) -> Any:
+    if isinstance(column, list) and not isinstance(rows, slice):
+        return [column[i] for i in rows.tolist()]
+    return column[rows]
 
 
 class Table:
@@ -115,20 +120,9 @@ class Table:
         self._open = lambda: in_step([RowStream(_blocks_of(file, name)) for name, file in files.items()])
 
     def _open_columns(self) -> None:
-        try:
-            kept = open_source(self.path, columns=["*"], keep="*").kept
-            assert kept is not None
-            self.names = list(kept.names)
-            pieces = kept.pieces
-        # A file without named columns has its rows in one, as bare JSON lines do.
-        except InputError:
-            source = open_source(self.path)
-            self.names = [VALUE]
-
-            def pieces() -> Iterator[Columns]:
-                return _named(source, VALUE)
-
-        self._open = lambda: ({name: _column(one) for name, one in block.items()} for block in pieces())
+        columns = open_columns(self.path)[1]
+        self.names = list(columns.names)
+        self._open = lambda: ({name: _column(one) for name, one in block.items()} for block in columns.pieces())
 
 
 class RowStream:
@@ -178,13 +172,9 @@ def json_cell(value: Any) -> Any:
 
 
 def _blocks_of(path: Path, name: str) -> Iterator[Columns]:
-    return _named(open_source(path), name)
-
-
-def _named(source: Source, name: str) -> Iterator[Columns]:
-    """Yield the rows of a source without columns as one column."""
-    for block in source.blocks():
-        yield {name: block.rows if isinstance(block.rows, np.ndarray) else list(block.rows)}
+    """Yield the rows of an array as one column."""
+    for block in open_source(path).blocks():
+        yield {name: np.asarray(block.rows)}
 
 
 def _column(piece: Piece) -> Column:

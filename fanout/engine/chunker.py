@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fanout.engine.chunk_bounds import ChunkBounds
     from fanout.engine.packing import Packed
     from fanout.engine.results import ResultCollector
-    from fanout.io.remote import InputPath
+    from fanout.io.remote.file import InputPath
     from fanout.limits import ConcurrencyLimiter
     from fanout.types import Array, Payload, Verdict
     from fanout.upstream.group import EndpointState

@@ -39,7 +39,7 @@ from fanout.types import Block, Rows
 if TYPE_CHECKING:
     from fanout.engine.chunker import ChunkTask
     from fanout.engine.packing import Packed, Packing
-    from fanout.io.remote import InputPath
+    from fanout.io.remote.file import InputPath
     from fanout.limits import ConcurrencyLimiter
 
 _INPUT = "the input"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fanout.engine.packing import Packing
     from fanout.engine.results import ResultCollector
     from fanout.engine.sharing import PlannedRows, Shares
-    from fanout.io.remote import InputPath
+    from fanout.io.remote.file import InputPath
     from fanout.limits import ConcurrencyLimiter
     from fanout.rows import RowSet
     from fanout.types import Array, Rows

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fanout.io.arrow import Arrow
-    from fanout.io.remote import InputPath
+    from fanout.io.remote.file import InputPath
 
 KEEP = "output.keep"
 """Key of the job file for the columns that an output keeps."""

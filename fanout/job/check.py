@@ -12,7 +12,8 @@ import numpy as np
 from fanout.engine import chunker_of
 from fanout.errors import RunStopped
 from fanout.io.journal import same_but_for_times
-from fanout.io.remote import Destination, url_of
+from fanout.io.remote.destination import Destination
+from fanout.io.remote.file import url_of
 from fanout.job.exchange import ExchangeCapture
 from fanout.job.journal import known_cost, output_identity, read_journal
 from fanout.job.model import Outline

@@ -157,13 +157,11 @@ class Draft:
     hints: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def set(self, table: str, key: str, value: Any, comment: str = "") -> None:
-        """Set a key, with a comment beside it."""
         self.tables.setdefault(table, {})[key] = value
         if comment:
             self.comments[f"{table}.{key}"] = comment
 
     def text(self) -> str:
-        """Return the tables, each behind an empty line."""
         return "".join("\n" + "\n".join(self._table(name)) + "\n" for name in self.tables)
 
     def _table(self, name: str) -> Iterator[str]:

@@ -65,7 +65,6 @@ class Exchange:
     """The whole answer, with secrets, for the codec alone."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the exchange in the form of the JSON output."""
         shown = asdict(replace(self, response=None))
         del shown["response"]
         return shown
@@ -253,7 +252,6 @@ class RecordedRow:
     exchanges: tuple[RecordedExchange, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the exchanges in the form of the JSON output."""
         exchanges = []
         for one in self.exchanges:
             known = {"number": one.number, "rows": one.rows, "place": one.place, "at": one.at}

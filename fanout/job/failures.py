@@ -9,8 +9,8 @@ from fanout.errors import ConfigError, InputError
 from fanout.files import PRIVATE, whole_file
 from fanout.frames import free_name
 from fanout.io.arrow import import_pyarrow, missing_pyarrow
-from fanout.io.kept import KeptColumns, arrow_column, python_values
-from fanout.io.readers import open_source
+from fanout.io.kept import arrow_column, python_values
+from fanout.io.readers import open_columns
 from fanout.io.writers import csv_cell, value_cell
 from fanout.job.journal import read_journal
 from fanout.job.model import Outline, input_path
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from fanout.files import PartialFile
     from fanout.io.arrow import Arrow
     from fanout.io.journal import JournalState
-    from fanout.io.kept import KeptReader, Piece
-    from fanout.io.readers import Source
+    from fanout.io.kept import KeptColumns, KeptReader, Piece
     from fanout.job.model import Job, JobFile
     from fanout.results import Failure
 
@@ -61,7 +60,6 @@ class FailureReport:
     input: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report in the form of the JSON output."""
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}
 
 
@@ -140,14 +138,7 @@ def _input_columns(file: Path, tables: JobFile, state: JournalState) -> KeptColu
     """Return the columns of the rows that the run has read. Raises `InputError` if the input has changed since."""
     table, known = tables.input, state.identity.get("input") or {}
     path = input_path(file, table.path)
-    try:
-        source = open_source(path, columns=["*"], format=table.format, keep="*", storage=tables.storage)
-        columns = source.kept
-        assert columns is not None
-    # An input without named columns has its rows in one.
-    except InputError:
-        source = open_source(path, table.column, format=table.format, storage=tables.storage)
-        columns = _bare_rows(source)
+    source, columns = open_columns(path, table.column, format=table.format, storage=tables.storage)
     if not source.repeatable:
         raise InputError("rows from stdin can be read only once", key="input.path")
     if _samples(known) != _samples(source.fingerprint()):
@@ -155,10 +146,6 @@ def _input_columns(file: Path, tables: JobFile, state: JournalState) -> KeptColu
         raise InputError(f"{problem}: send the corrected rows with fanout run --only-failed first", key="input.path")
     # A run of some rows counts from the first of them.
     return columns.sliced(*known["rows"]) if isinstance(known.get("rows"), list) else columns
-
-
-def _bare_rows(source: Source) -> KeptColumns:
-    return KeptColumns(("value",), lambda: ({"value": block.rows} for block in source.blocks()), files=source.files)
 
 
 def _samples(value: Any) -> list[tuple[int, str]]:

@@ -22,7 +22,7 @@ from fanout.codecs import Json, OpenAIChat
 from fanout.codecs import codec as codec_by_name
 from fanout.errors import ConfigError
 from fanout.files import read_toml
-from fanout.io.remote import is_web, url_of
+from fanout.io.remote.file import is_web, url_of
 from fanout.job.custom_codec import custom_codec, custom_function, is_custom
 from fanout.job.edit import override
 from fanout.job.model import Job, JobFile, Outline, beside, output_path

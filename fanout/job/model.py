@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from fanout._redact import Redactor
 from fanout.addresses import Endpoint, Storage
 from fanout.errors import ConfigError
-from fanout.io.remote import shown, staged_path, url_of
+from fanout.io.remote.file import shown, staged_path, url_of
 from fanout.prices import Prices
 from fanout.settings import Cache, Chunks, Dedupe, Hedge, Limits, RetryPolicy, Timeouts
 
@@ -120,7 +120,6 @@ class CodecTable(Table):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The codec's own options."""
         return dict(self.model_extra or {})
 
 
@@ -292,7 +291,6 @@ class Job:
 
     @property
     def shown_endpoint(self) -> str:
-        """The URLs without secrets."""
         return ", ".join(self.redactor.url(endpoint.url) for endpoint, _ in self.tables.endpoint.each())
 
     def with_output_suffix(self, suffix: str) -> Job:

@@ -293,7 +293,6 @@ class InputFields:
     row: Kind
 
     def named(self, *kinds: Kind) -> list[str]:
-        """Return the names of the columns of these kinds."""
         return [name for name, kind in self.columns.items() if kind in kinds]
 
 

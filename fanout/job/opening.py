@@ -16,7 +16,7 @@ from fanout.client import Client, codec_name, offline_url, require_repeatable
 from fanout.codecs._options import spec_from_options
 from fanout.errors import ConfigError, InputError
 from fanout.io.readers import open_source
-from fanout.io.remote import url_of
+from fanout.io.remote.file import url_of
 from fanout.io.writers import open_sink, require_apart_from_input
 from fanout.mock import MockModel, MockTransport, outputs_of
 from fanout.paths import require_apart

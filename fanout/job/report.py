@@ -102,7 +102,6 @@ class Summary:
 
     @property
     def failed(self) -> int:
-        """Rows that failed."""
         return self.rows - self.ok - self.pending
 
     @property
@@ -111,7 +110,6 @@ class Summary:
         return self.reading_seconds + self.stats.seconds + self.stats.writing_seconds
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the summary in the form of the JSON output."""
         # The JSON stays flat, so that scripts read one level: jq .ok.
         stats = asdict(self.stats)
         # These have one name in the statistics and in the JSON; the others differ, or would hold NaN.
@@ -203,7 +201,6 @@ class CheckReport:
     exit_code: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report in the form of the JSON output."""
         preview, result = self.preview, self.probe.result
         # A check sends one chunk, so there are few of them.
         failures = [asdict(failure) for failure in result.failures]
@@ -265,7 +262,6 @@ class Estimate:
         return self.survey.chunks + self.survey.metadata_requests
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the estimate in the form of the JSON output."""
         return {
             "schema_version": SCHEMA_VERSION,
             "rows": self.survey.rows,
@@ -325,7 +321,6 @@ class Status:
     """The output of a complete run is in its object store; None for a local output."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the status in the form of the JSON output."""
         return asdict(self)
 
 
@@ -339,7 +334,6 @@ def exit_code(failed: int, stop: RunStopped | StopCause | None) -> int:
 
 
 def count_failed(result: Result) -> int:
-    """Return the number of failed rows."""
     return sum(failure.n_rows for failure in result.failures)
 
 

@@ -216,7 +216,6 @@ async def _run(
 async def _summarize(
     opened: _Opened, result: Result, stop: RunStopped | None, reading_seconds: float, earlier_cost: float | None
 ) -> Summary:
-    """Write the report of a run, and summarize the run."""
     (job, answers), sink, journal = (opened.setup.job, opened.setup.answers), opened.sink, opened.journal
     # A run that sent nothing has spent nothing, which is another statement than an unknown cost.
     if job.tables.cost.is_set and result.stats.currency is None:

@@ -15,7 +15,7 @@ from fanout._escape import escaped, escaped_lines
 from fanout.report.scales import Scale, duration, number, round_above, short_number, time_unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 # The style sheet has as many colours of lines that readers can distinguish, on light, dark and printed pages.
 MOST_SERIES = 6
@@ -87,7 +87,6 @@ class TimeChart:
     show: Callable[[float], str] = field(default=number)
 
     def html(self) -> str:
-        """Return the figure."""
         series = self.series[:MOST_SERIES]
         unit_seconds, unit_name = time_unit(self.end)
         x = Scale(0, max(self.end, 1e-6) / unit_seconds, _LEFT, _WIDTH - _RIGHT)
@@ -190,7 +189,6 @@ class Histogram:
     show: Callable[[float], str] = field(default=number)
 
     def html(self) -> str:
-        """Return the figure."""
         x = Scale(self.edges[0], self.edges[-1], _LEFT, _WIDTH - _RIGHT, log=self.log)
         y = Scale(0, round_above(max(self.heights)), _HEIGHT - _BOTTOM, _TOP)
         bins = list(zip(self.edges, self.edges[1:], self.heights, strict=False))
@@ -224,15 +222,12 @@ def bar_table(question: str, summary: str, headers: Sequence[str], rows: Sequenc
     """
     # All shares may be 0, as those of endpoints that received no request.
     largest = max((share for _, share in rows), default=0) or 1.0
-    head = "".join(f'<th scope="col">{text(name)}</th>' for name in headers)
-    body = "".join(
-        f"<tr>{_cells(cells)}"
-        f'<td class="bar-cell"><svg aria-hidden="true" class="bar-box"><rect class="bar" height="12" rx="2" '
-        f'width="{max(0.5, 100 * share / largest):.1f}%"/></svg><span>{100 * share:.3g} %</span></td></tr>'
+    lines = (
+        f'{_cells(cells)}<td class="bar-cell"><svg aria-hidden="true" class="bar-box"><rect class="bar" height="12" '
+        f'rx="2" width="{max(0.5, 100 * share / largest):.1f}%"/></svg><span>{100 * share:.3g} %</span></td>'
         for cells, share in rows
     )
-    content = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    return figure(question, summary, content, wide=len(headers) > 2)
+    return figure(question, summary, _table(headers, lines), wide=len(headers) > 2)
 
 
 def figure(question: str, summary: str, content: str, legend: str = "", data: str = "", *, wide: bool = False) -> str:
@@ -253,12 +248,15 @@ def svg(label: str, body: Sequence[str]) -> str:
     )
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, css: str = "") -> str:
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table whose first column has the names of the rows."""
+    return _table(headers, map(_cells, rows))
+
+
+def _table(headers: Sequence[str], rows: Iterable[str]) -> str:
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in headers)
-    body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
-    opening = f'<table class="{css}">' if css else "<table>"
-    return f'<div class="scroll">{opening}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _cells(cells: Sequence[str]) -> str:

@@ -48,7 +48,6 @@ class Account:
 
     @property
     def failed(self) -> int:
-        """Rows that failed."""
         return sum(failure.n_rows for failure in self.failures)
 
 

@@ -80,7 +80,6 @@ class EventLog:
         self.left_out = 0
 
     def __call__(self, event: Event) -> None:
-        """Take in an event."""
         now = self._now() - self.began
         # The adaptive limit changes often: its changes are counted by reason, not listed.
         if event.kind == "limit":
@@ -141,7 +140,6 @@ class SessionFile:
             await self._write(self._flush)
 
     async def close(self) -> None:
-        """Close the file."""
         await self._write(self._close)
 
     def _flush(self) -> None:

@@ -182,7 +182,6 @@ class RecordingFile:
         return max(0.0, now - self._since) / 3600
 
     def append(self, *lines: Line) -> None:
-        """Append lines."""
         # A session that was killed may have left half a line: this one begins on a line of its own.
         data = b"".join(b"\n" + msgspec.json.encode(line) for line in lines) + b"\n"
         # All lines in one call, so that a kill tears at most the last one that reached the file.
@@ -190,7 +189,6 @@ class RecordingFile:
         self._size += len(data)
 
     def close(self) -> None:
-        """Close the file."""
         os.close(self._fd)
 
     def _compact(self, earlier: list[RecordedSession]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from fanout.report.charts import Histogram, Series, TimeChart, bar_table, figure, table
+from fanout.report.charts import Histogram, Series, bar_table, figure, table
 from fanout.report.scales import duration, number
 from fanout.statistics import Latencies
 
@@ -50,26 +50,15 @@ def progress(timeline: Timeline) -> list[str]:
     # The last point may be a gap between sessions, which has no value.
     last = next((value for _, value in reversed(timeline.rows_done()) if value is not None), 0.0)
     peak = f"{number(max(rates, default=0.0))} rows/s at most between two samples."
+    done = [
+        Series("done", timeline.rows_done()),
+        Series("failed among them", timeline.totals_of(lambda sample: sample.failed)),
+    ]
+    answered = Series("answered", timeline.rates(lambda sample: sample.ok), steps=True)
+    at_end = f"{rows_text(round(last))} at the end of the recording."
     return [
-        TimeChart(
-            "How many rows were done?",
-            f"{rows_text(round(last))} at the end of the recording.",
-            "rows",
-            [
-                Series("done", timeline.rows_done()),
-                Series("failed among them", timeline.totals_of(lambda sample: sample.failed)),
-            ],
-            timeline.end,
-            timeline.resumed,
-        ).html(),
-        TimeChart(
-            "How many rows were answered in a second?",
-            peak,
-            "rows/s",
-            [Series("answered", timeline.rates(lambda sample: sample.ok), steps=True)],
-            timeline.end,
-            timeline.resumed,
-        ).html(),
+        timeline.chart("How many rows were done?", at_end, "rows", done),
+        timeline.chart("How many rows were answered in a second?", peak, "rows/s", [answered]),
     ]
 
 
@@ -80,20 +69,18 @@ def requests(timeline: Timeline) -> list[str]:
     if not latencies.counts.any():
         return []
     p50, p95, p99 = latencies.quantiles(0.5, 0.95, 0.99)
-    over_time = TimeChart(
+    histogram = _latency_histogram(latencies, (p50, p95, p99))
+    if timeline.is_short:
+        return [histogram]
+    over_time = timeline.chart(
         "How long did requests take?",
         f"Median {duration(p50)}, 95 % within {duration(p95)}, 99 % within {duration(p99)}.",
         "latency, log scale",
         timeline.latency_series(),
-        timeline.end,
-        timeline.resumed,
         log=True,
         show=duration,
     )
-    histogram = _latency_histogram(latencies, (p50, p95, p99))
-    if timeline.is_short:
-        return [histogram]
-    return [over_time.html(), histogram, _in_flight(timeline), _trouble(timeline)]
+    return [over_time, histogram, _in_flight(timeline), _trouble(timeline)]
 
 
 def _latency_histogram(latencies: Latencies, percentiles: tuple[float, float, float]) -> str:
@@ -121,17 +108,12 @@ def _in_flight(timeline: Timeline) -> str:
         changes.update(one.totals.limit_changes if one.totals else {})
     most = max((one.totals.max_in_flight for one in timeline.sessions if one.totals), default=0)
     reasons = ", ".join(f"{reason} ({n:,} times)" for reason, n in changes.most_common())
-    return TimeChart(
-        "How many requests were in flight, against the limit?",
-        f"At most {most:,}." + (f" The limit was adapted to the endpoint: {reasons}." if changes else ""),
-        "requests",
-        [
-            Series("in flight", timeline.gauge(lambda sample: sample.in_flight)),
-            Series("limit", timeline.gauge(lambda sample: sample.limit), steps=True),
-        ],
-        timeline.end,
-        timeline.resumed,
-    ).html()
+    summary = f"At most {most:,}." + (f" The limit was adapted to the endpoint: {reasons}." if changes else "")
+    series = [
+        Series("in flight", timeline.gauge(lambda sample: sample.in_flight)),
+        Series("limit", timeline.gauge(lambda sample: sample.limit), steps=True),
+    ]
+    return timeline.chart("How many requests were in flight, against the limit?", summary, "requests", series)
 
 
 def _trouble(timeline: Timeline) -> str:
@@ -145,16 +127,14 @@ def _trouble(timeline: Timeline) -> str:
     counts = [f"{len(pauses):,} pauses"] * bool(pauses) + [f"{len(opened):,} circuit openings"] * bool(opened)
     left_out = sum(one.totals.left_out for one in timeline.sessions if one.totals)
     omitted = f" {left_out:,} further events are not shown." if left_out else ""
-    return TimeChart(
+    return timeline.chart(
         "When were requests repeated, and when did the run wait?",
         (f"{' and '.join(counts)}." if counts else "No pause, and no circuit opened.") + omitted,
         "requests/s",
         series,
-        timeline.end,
-        timeline.resumed,
         spans=pauses,
         marks=[(when, note.reason) for when, note in opened],
-    ).html()
+    )
 
 
 def events(timeline: Timeline) -> list[str]:
@@ -187,17 +167,9 @@ def endpoints(timeline: Timeline, account: Account) -> list[str]:
         return []
     figures = [_endpoint_table(timeline, account, totals)]
     if len(totals) > 1 and not timeline.is_short:
-        figures.append(
-            TimeChart(
-                "Which endpoint received the requests?",
-                "Requests sent in a second.",
-                "requests/s",
-                timeline.endpoint_series(),
-                timeline.end,
-                timeline.resumed,
-                marks=[(when, note.reason) for when, note in timeline.notes("ejected", "excluded")],
-            ).html()
-        )
+        marks = [(when, note.reason) for when, note in timeline.notes("ejected", "excluded")]
+        question, summary = "Which endpoint received the requests?", "Requests sent in a second."
+        figures.append(timeline.chart(question, summary, "requests/s", timeline.endpoint_series(), marks=marks))
     return figures
 
 
@@ -240,8 +212,7 @@ def _cost(timeline: Timeline) -> list[str]:
     points = timeline.accumulated(lambda sample: sample.cost)
     # A session may have been run at other prices: the newest currency names the sum.
     summary = f"{number(points[-1][1] or 0)} {currencies[-1]} at the prices of the job."
-    series = [Series("cost", points)]
-    return [TimeChart("What did the run cost?", summary, currencies[-1], series, timeline.end, timeline.resumed).html()]
+    return [timeline.chart("What did the run cost?", summary, currencies[-1], [Series("cost", points)])]
 
 
 def _usage_chart(timeline: Timeline, series: Sequence[Series]) -> str:
@@ -250,7 +221,7 @@ def _usage_chart(timeline: Timeline, series: Sequence[Series]) -> str:
     # APIs name their units themselves, so that only the names show whether these are tokens.
     question = "How many tokens did the API count?" if "token" in summary else "What did the API count?"
     unit = "tokens" if "token" in summary else "units"
-    return TimeChart(question, f"{summary}.", unit, series, timeline.end, timeline.resumed).html()
+    return timeline.chart(question, f"{summary}.", unit, series)
 
 
 def examples(sessions: Sequence[RecordedSession]) -> list[str]:

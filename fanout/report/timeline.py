@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanout.report.charts import MOST_SERIES, Point, Series, Span
+from fanout.report.charts import MOST_SERIES, Point, Series, Span, TimeChart
 from fanout.statistics import Latencies
 
 if TYPE_CHECKING:
@@ -91,6 +91,10 @@ class Timeline:
     def resumed(self) -> list[float]:
         """Times at which a later session began."""
         return self.starts[1:]
+
+    def chart(self, question: str, summary: str, unit: str, series: Sequence[Series], **options: Any) -> str:
+        """Return a chart over the time of the run as HTML; ``options`` are further ones of `TimeChart`."""
+        return TimeChart(question, summary, unit, series, self.end, self.resumed, **options).html()
 
     def totals_of(self, counted: Callable[[Sample], int]) -> list[Point]:
         """Return a counter over time, which begins at 0 in each session."""

@@ -88,7 +88,6 @@ class ArrowColumns:
             first_row += batch.num_rows
 
     def blocks(self, batch: Arrow, first_row: int) -> Iterator[Block]:
-        """Yield a record batch in blocks."""
         # A record batch may be the whole file: its blocks are slices, which share its memory.
         size = rows_per_block(batch.select(self.top_level).nbytes / max(1, batch.num_rows))
         for start in range(0, batch.num_rows, size):

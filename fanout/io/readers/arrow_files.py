@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from fanout.errors import InputError
 from fanout.io.readers import base
 from fanout.io.readers.arrow import ArrowColumns, pyarrow
-from fanout.io.readers.files import FileSource, reading
-from fanout.io.remote import RemoteFile
+from fanout.io.readers.base import FileSource, reading
+from fanout.io.remote.file import RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fanout.io.arrow import Arrow
     from fanout.io.kept import Pieces
     from fanout.io.readers.columns import ColumnOptions
-    from fanout.io.remote import InputPath
+    from fanout.io.remote.file import InputPath
     from fanout.types import Block
 
 # Parquet's metadata counts a repeated value of a dictionary once, so its sizes alone could ask for far too many rows.

@@ -1,21 +1,23 @@
-"""The interface of a source: rows in blocks, a part of them on request, and a fingerprint that identifies them."""
+"""Sources of rows: their interface, the source of a file and of several, and a part of the rows of any source."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fanout.errors import InputError
-from fanout.io.kept import KEEP
+from fanout.io import fingerprint
+from fanout.io.kept import KEEP, KeptColumns
 from fanout.rows import count_rows, take_rows
 from fanout.types import Block
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from fanout.io.kept import KeptColumns
-    from fanout.io.readers.columns import ColumnOptions
-    from fanout.io.remote import InputPath
+    from fanout.io.kept import Pieces
+    from fanout.io.readers.columns import ColumnOptions, ColumnSelection
+    from fanout.io.remote.file import InputPath
 
 BLOCK_BYTES = 512 * 1024
 """Approximate size of a block: the bytes of an input that are read at once."""
@@ -93,6 +95,113 @@ class SeekableSource(Source):
 
     @abstractmethod
     def blocks_from(self, row: int) -> Iterator[Block]: ...
+
+
+class FileSource(SeekableSource):
+    """A source of one file.
+
+    Attributes:
+        path: the file.
+        schema: types and shapes of the rows, for comparison with other files and for messages.
+    """
+
+    path: InputPath
+    schema: Any
+    _format: str
+    _selection: ColumnSelection | None = None
+
+    @abstractmethod
+    def __init__(self, path: InputPath, columns: ColumnOptions) -> None: ...
+
+    @abstractmethod
+    def kept_pieces(self, columns: ColumnOptions) -> tuple[dict[str, Any], Iterator[Pieces]]:
+        """Return the type of each of ``columns``, and their pieces, which are read while they are iterated over."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        selection = self._selection.as_json() if self._selection else {}
+        return {"format": self._format, "file": fingerprint.of_file(self.path), **selection}
+
+
+class ConcatenatedSource(SeekableSource):
+    """The rows of one file after those of another.
+
+    Raises:
+        InputError: the files have different schemas.
+    """
+
+    def __init__(self, sources: Sequence[FileSource]) -> None:
+        self._sources = sources
+        self.files = tuple(source.path for source in sources)
+        first = sources[0]
+        for source in sources[1:]:
+            if source.schema != first.schema:
+                both = f"{source.path} holds {_listed(source.schema)}, but {first.path} holds {_listed(first.schema)}"
+                raise InputError(f"{both}: files that are read as one must agree", key="input.path")
+        self.uniform = all(source.uniform for source in sources)
+        known = [source.n_rows for source in sources if source.n_rows is not None]
+        self.n_rows = sum(known) if len(known) == len(sources) else None
+
+    def blocks_from(self, row: int) -> Iterator[Block]:
+        for source in self._sources:
+            # Only reading the whole file shows how many of the rows before ``row`` it has.
+            skipped = 0 if source.n_rows is None else min(row, source.n_rows)
+            row -= skipped
+            if skipped == source.n_rows:
+                continue
+            for block in source.blocks_from(skipped):
+                n_rows = count_rows(block.rows)
+                if row < n_rows:
+                    yield slice_block(block, row, n_rows)
+                row = max(0, row - n_rows)
+
+    def keep(self, columns: ColumnOptions) -> KeptColumns:
+        first = self._sources[0]
+        types = first.kept_pieces(columns)[0]
+        for source in self._sources[1:]:
+            if (others := source.kept_pieces(columns)[0]) != types:
+                both = f"{source.path} holds {_listed(others)}, but {first.path} holds {_listed(types)}"
+                raise InputError(f"{both}: files whose columns are kept must agree", key=KEEP)
+
+        def read() -> Iterator[Pieces]:
+            for source in self._sources:
+                yield from source.kept_pieces(columns)[1]
+
+        has_types = not any(kind is None for kind in types.values())
+        return KeptColumns(tuple(types), read, files=self.files, types=types if has_types else None)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"files": [source.fingerprint() for source in self._sources]}
+
+
+@contextmanager
+def reading(
+    path: InputPath, kind: str, *, key: str = "input.path", plain: tuple[type[Exception], ...]
+) -> Iterator[None]:
+    """Raise `InputError` for every error that occurs while ``path`` is read as ``kind``.
+
+    ``plain`` are the exceptions whose text alone says enough; the name of any other one is added.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    # A damaged file makes numpy and pyarrow raise nearly anything: SyntaxError, SystemError, MemoryError.
+    except Exception as error:  # noqa: BLE001
+        if isinstance(error, OSError) and error.strerror:
+            raise InputError(f"{path} cannot be read: {error.strerror}", key="input.path") from None
+        reason = " ".join(str(error).split())
+        # numpy's message quotes the bytes that it has found, which may be any.
+        if "magic string" in reason:
+            reason = "it does not begin as one does"
+        if not isinstance(error, (*plain, OSError)):
+            reason = f"{type(error).__name__}: {reason}"
+        raise InputError(f"{path} cannot be read as {kind}: {reason}", key=key) from None
+
+
+def _listed(schema: Any) -> str:
+    if not isinstance(schema, dict):
+        return str(schema)
+    return ", ".join(f'"{name}": {kind}' for name, kind in schema.items())
 
 
 class _Slice(SeekableSource):

@@ -67,7 +67,6 @@ class ColumnOptions:
         return () if self.id is None else (self.id,) if isinstance(self.id, str) else self.id
 
     def as_json(self) -> dict[str, Any]:
-        """Return the options for a fingerprint."""
         columns = None if self.columns is None else list(self.columns)
         row = {"column": self.column, "columns": columns, "rename": dict(self.rename), "vector": self.vector}
         return {**row, "id": self.id if isinstance(self.id, str | None) else list(self.id)}
@@ -116,7 +115,6 @@ class ColumnSelection:
         return rows_from_columns(renamed, bare=self.options.columns is None)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the selection for a fingerprint."""
         return {**self.options.as_json(), "columns": list(self.names)}
 
 

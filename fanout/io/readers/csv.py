@@ -177,7 +177,6 @@ class _Table:
         return header.values
 
     def values(self, records: list[_Record], name: str) -> list[str]:
-        """Return the texts of a column."""
         place = self._header.index(name)
         return [record.values[place] for record in records]
 

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
-from fanout._url import USUAL_PORTS, redact_url
+from fanout._url import USUAL_PORTS, as_resolved, is_internal, redact_url
 from fanout.deadline import Deadline, WatchedRedirects, WatchedRequest, watched_opener
 from fanout.errors import InputError
-from fanout.io.remote.urls import as_resolved, is_internal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

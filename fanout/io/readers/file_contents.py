@@ -23,7 +23,7 @@ from fanout.errors import InputError
 from fanout.io.readers.base import BLOCK_BYTES, SeekableSource
 from fanout.io.readers.columns import ColumnOptions, select_columns
 from fanout.io.readers.fetching import Unfetched, UrlFetcher
-from fanout.io.remote import RemoteFile
+from fanout.io.remote.file import RemoteFile
 from fanout.rows import single_rows
 from fanout.types import Block, PassedUrl, UnreadableFile
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from fanout.io.readers.base import Source
-    from fanout.io.remote import InputPath
+    from fanout.io.remote.file import InputPath
     from fanout.types import Array
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", re.IGNORECASE)
@@ -75,7 +75,6 @@ class FileOptions:
             raise InputError(f"{self.root.absolute()} is not a folder", key="input.files_root")
 
     def reader(self) -> FileReader:
-        """The reader of these files."""
         fetcher = UrlFetcher(self.fetch_hosts, self.fetch_timeout, self.max_bytes)
         root = self.root or Path()
         return FileReader(root, root, fetcher, self.max_bytes)

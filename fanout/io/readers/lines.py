@@ -13,14 +13,14 @@ from fanout.io import fingerprint
 from fanout.io.readers import base
 from fanout.io.readers.base import Source
 from fanout.io.readers.columns import ColumnOptions, require_unnamed
-from fanout.io.readers.files import GZIP
-from fanout.io.remote import RemoteFile
+from fanout.io.readers.finding import GZIP
+from fanout.io.remote.file import RemoteFile
 from fanout.types import Block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from fanout.io.remote import InputPath
+    from fanout.io.remote.file import InputPath
 
 # Spreadsheets and editors of Windows begin a text in UTF-8 with it.
 _BOM = b"\xef\xbb\xbf"

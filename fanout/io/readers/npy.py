@@ -20,16 +20,15 @@ import numpy as np
 
 from fanout.errors import InputError
 from fanout.io.kept import KEEP
-from fanout.io.readers.base import rows_per_block
+from fanout.io.readers.base import FileSource, reading, rows_per_block
 from fanout.io.readers.columns import ColumnOptions, require_unnamed, select_columns
-from fanout.io.readers.files import FileSource, reading
 from fanout.types import Array, Block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fanout.io.kept import Pieces
-    from fanout.io.remote import InputPath
+    from fanout.io.remote.file import InputPath
 
     RowReader = Callable[[int, int], Array]
     """Returns the rows ``start <= i < stop`` of an array; each call starts where the last one stopped."""

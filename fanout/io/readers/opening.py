@@ -6,34 +6,30 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from fanout.addresses import Storage
 from fanout.errors import InputError
-from fanout.io.kept import KEEP
+from fanout.frames import VALUE
+from fanout.io.kept import KEEP, KeptColumns
 from fanout.io.readers.arrow_files import ArrowFileSource, ParquetSource
+from fanout.io.readers.base import ConcatenatedSource, FileSource
 from fanout.io.readers.columns import ColumnOptions
 from fanout.io.readers.csv import CsvSource
 from fanout.io.readers.file_contents import FileCellsSource, FileOptions, FileReader, FolderSource, remote_contents
-from fanout.io.readers.files import (
-    GZIP,
-    ConcatenatedSource,
-    FileSource,
-    find_files,
-    folder_of,
-    in_natural_order,
-    of_one_format,
-)
+from fanout.io.readers.finding import GZIP, find_files, find_remote_files, folder_of, in_natural_order, of_one_format
 from fanout.io.readers.jsonl import JsonLinesSource
 from fanout.io.readers.lines import ByteInput, InputFile, Stdin, TextSource
 from fanout.io.readers.npy import NpySource, NpzSource
-from fanout.io.remote import RemoteFile, find_remote_files, shown, url_of
+from fanout.io.remote.file import RemoteFile, shown, url_of
 from fanout.options import checks_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from fanout.io.kept import KeptColumns
+    from fanout.io.kept import Pieces
     from fanout.io.readers.base import Source
-    from fanout.io.remote import InputPath
+    from fanout.io.remote.file import InputPath
 
 _STDIN = "-"
 _MEDIA = (
@@ -166,6 +162,31 @@ def open_source(
         source = FileCellsSource(source, file_options)
     source.kept = kept
     return source
+
+
+def open_columns(
+    path: Path | str,
+    column: str | None = None,
+    *,
+    format: str | None = None,  # noqa: A002
+    storage: Storage | None = None,
+) -> tuple[Source, KeptColumns]:
+    """Open an input, and all of its columns by their names; the parameters are those of `open_source`.
+
+    One without names has its rows, or those of ``column``, in a column called `VALUE`. Raises `InputError`.
+    """
+    try:
+        source = open_source(path, columns=["*"], format=format, keep="*", storage=storage)
+        assert source.kept is not None
+        return source, source.kept
+    except InputError:
+        source = open_source(path, column, format=format, storage=storage)
+
+        def read() -> Iterator[Pieces]:
+            for block in source.blocks():
+                yield {VALUE: block.rows if isinstance(block.rows, np.ndarray) else list(block.rows)}
+
+        return source, KeptColumns((VALUE,), read, files=source.files)
 
 
 def _names_of(files: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ import orjson
 
 from fanout.errors import ConfigError
 from fanout.files import whole_file
+from fanout.io.remote.file import STAGING, parts_of, staged_path
 from fanout.io.remote.object_stores import Bucket
-from fanout.io.remote.urls import STAGING, parts_of, staged_path
 from fanout.paths import KEY, report_paths, uploads_path
 
 if TYPE_CHECKING:

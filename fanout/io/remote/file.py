@@ -1,25 +1,130 @@
-"""Files behind URLs, read by ranges. All bytes are of one version: a change while they are read is an error."""
+"""Files behind URLs, and the URLs themselves, in the place of paths.
+
+A remote file is read by ranges. All bytes are of one version: a change while they are read is an error.
+"""
 
 from __future__ import annotations
 
 import io
+import os
+import re
 from abc import ABC, abstractmethod
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from urllib.parse import quote
 
 from fanout._escape import escaped
-from fanout.errors import InputError
-from fanout.io.remote.urls import shown
+from fanout._url import redact_url, require_web_url
+from fanout.errors import ConfigError, InputError
+from fanout.options import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fanout.types import Buffer
 
+STORES = ("s3", "gs", "az")
+"""Schemes of object stores."""
+
+WEB = ("http", "https")
+STAGING = "fanout-uploads"
+"""Folder of the outputs that are, or will be, uploaded."""
+
+# A Path makes one slash of two: str(Path("s3://bucket/key")) is "s3:/bucket/key".
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//?)")
+# Azure has containers such as $web.
+_BUCKET = re.compile(r"[A-Za-z0-9$_][A-Za-z0-9._-]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ALIASES = {"gcs": "gs", "azure": "az"}
+
 # The footers of most Parquet files fit into the first fetch; a long pass soon takes the largest ones.
 _FIRST_BYTES = 128 * 2**10
 _MOST_BYTES = 4 * 2**20
 _KEPT_BYTES = 32 * 2**20
+
+
+class StoreUrl(NamedTuple):
+    """The place of an object, or of all objects whose keys begin with ``key``."""
+
+    scheme: str
+    bucket: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.bucket}/{self.key}"
+
+
+def url_of(path: str | os.PathLike[str], key: str = "input.path") -> str | None:
+    """Return ``path`` if it is a URL, also one that was made a `Path`; None for a local path.
+
+    Raises `ConfigError`, with ``key``, for a scheme that is not known, a URL without a host, and a name that no bucket
+    and no object can have.
+    """
+    text = os.fspath(path)
+    match = _URL.match(text)
+    if match is None:
+        return None
+    scheme, rest = match[1].lower(), text[match.end() :]
+    scheme = _ALIASES.get(scheme, scheme)
+    if match[2] == "/" and (isinstance(path, str) or scheme not in (*STORES, *WEB)):
+        return None
+    if scheme not in (*STORES, *WEB):
+        hint = did_you_mean(scheme, [*STORES, *WEB], "; did you mean {}?")
+        known = "s3://, gs://, az:// and https://"
+        raise ConfigError(f"{match[1]}:// is the scheme of no file that can be read or written: {known}{hint}", key=key)
+    url = f"{scheme}://{rest}"
+    if scheme in WEB:
+        require_web_url(url, key)
+    elif (problem := _problem_of(parts_of(url))) is not None:
+        # Some tools take credentials before a bucket.
+        raise ConfigError(f"{redact_url(url)} {problem}", key=key)
+    return url
+
+
+def _problem_of(place: StoreUrl) -> str | None:
+    """Return the reason for which no object can be there; None if one can. obstore checks less, or panics."""
+    kind = "container" if place.scheme == "az" else "bucket"
+    if not place.bucket:
+        return f"names no {kind}"
+    if not _BUCKET.fullmatch(place.bucket):
+        return f"does not begin with the name of a {kind}: letters, digits, dots, dashes and underscores"
+    *folders, name = place.key.split("/")
+    if not all(folders) or {".", ".."} & {*folders, name}:
+        return "is not the name of a file: a part of it is empty, '.' or '..'"
+    if _CONTROL.search(place.key):
+        return "is not the name of a file: it has a control character"
+    return None
+
+
+def parts_of(url: str) -> StoreUrl:
+    """Return the parts of a URL of an object store. A key is taken as it is: no part of it is a query or an escape."""
+    scheme, _, rest = url.partition("://")
+    bucket, _, key = rest.partition("/")
+    return StoreUrl(scheme, bucket, key)
+
+
+def is_web(url: str) -> bool:
+    return url.partition("://")[0] in WEB
+
+
+def shown(url: str) -> str:
+    """Return a URL for messages and journals: without the userinfo and the query of a web server's."""
+    return redact_url(url) if is_web(url) else url
+
+
+def staged_path(url: str, folder: Path) -> Path:
+    """Return the local file of an output: ``s3://bucket/a/y.npy`` -> ``FOLDER/fanout-uploads/s3/bucket/a/y.npy``.
+
+    Raises `ConfigError` for a URL that nothing can be uploaded to, or that no file can have the name of.
+    """
+    if is_web(url):
+        problem = "cannot be written: outputs go to s3://, gs:// or az://, or to a local file"
+        raise ConfigError(f"{shown(url)} {problem}", key="output.path")
+    scheme, bucket, key = parts_of(url)
+    parts = [bucket, *key.split("/")]
+    if not all(parts) or {".", ".."} & set(parts):
+        raise ConfigError(f"{url} is not the name of a file: a part of it is empty, '.' or '..'", key="output.path")
+    return folder.joinpath(STAGING, scheme, *(quote(part, safe=" !#$&'()+,;=@[]{}~%*") for part in parts))
 
 
 class Version(NamedTuple):
@@ -58,22 +163,18 @@ class RemoteFile(ABC):
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
         return self._path.name or str(self)
 
     @property
     def stem(self) -> str:
-        """The name without its suffix."""
         return self._path.stem
 
     @property
     def suffix(self) -> str:
-        """The end of the name from its last dot on."""
         return self._path.suffix
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts of the path."""
         return self._path.parts
 
     def with_name(self, name: str) -> str:
@@ -156,19 +257,15 @@ class RangedFile(io.RawIOBase):
         self._windows: dict[int, bytes] = {}
 
     def readable(self) -> bool:
-        """True."""
         return True
 
     def seekable(self) -> bool:
-        """True."""
         return True
 
     def tell(self) -> int:
-        """Return the position."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a position, and return it."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         if base + offset < 0:
             raise ValueError(f"negative seek position {base + offset}")

@@ -15,8 +15,7 @@ from fanout._escape import escaped, shortened
 from fanout._redact import Redactor
 from fanout._url import redact_url
 from fanout.errors import ConfigError, needs_extra
-from fanout.io.remote.file import RemoteFile, Version
-from fanout.io.remote.urls import StoreUrl
+from fanout.io.remote.file import RemoteFile, StoreUrl, Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -84,7 +83,6 @@ class Bucket:
         self._obstore: Any = obstore
 
     def url_of(self, key: str) -> str:
-        """Return the URL of an object."""
         return str(StoreUrl(self._scheme, self._name, key))
 
     @property

@@ -19,9 +19,9 @@ from urllib.parse import unquote, urlsplit
 from weakref import finalize
 
 from fanout._escape import escaped
+from fanout._url import as_resolved, is_internal
 from fanout.deadline import Deadline, WatchedRedirects, WatchedRequest, watched_opener
-from fanout.io.remote.file import RemoteFile, Version
-from fanout.io.remote.urls import as_resolved, is_internal, shown
+from fanout.io.remote.file import RemoteFile, Version, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -18,9 +18,8 @@ import numpy as np
 from fanout.errors import ConfigError
 from fanout.io.arrow import import_pyarrow, missing_pyarrow
 from fanout.io.kept import KEEP, arrow_column, as_text
-from fanout.io.writers import packed
 from fanout.io.writers.base import cannot_hold
-from fanout.io.writers.packed import is_text
+from fanout.io.writers.columns import INT_IDS, LARGE_IDS, LENGTH, NEGATIVE_IDS, TEXT_IDS, is_text
 from fanout.io.writers.spool import Group, SpoolSink
 from fanout.paths import KEY
 
@@ -246,7 +245,7 @@ def _flat_array(
     import pyarrow as pa
 
     if is_text(dtype):
-        offsets = np.concatenate(([0], _spread(np.frombuffer(lengths, packed.LENGTH), ok).cumsum(dtype=np.int64)))
+        offsets = np.concatenate(([0], _spread(np.frombuffer(lengths, LENGTH), ok).cumsum(dtype=np.int64)))
         buffers = [validity, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
         return pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
     array = _spread(np.frombuffer(data, dtype.newbyteorder("=")), ok)
@@ -285,7 +284,7 @@ def _id_array(ids: list[Any], kind: Arrow) -> Arrow:
 def _text_array(texts: Sequence[str | None]) -> Arrow:
     """Return an Arrow array of texts; None is null."""
     encoded = [text.encode() for text in texts if text is not None]
-    lengths = np.fromiter(map(len, encoded), packed.LENGTH, len(encoded))
+    lengths = np.fromiter(map(len, encoded), LENGTH, len(encoded))
     ok = np.array([text is not None for text in texts], bool)
     return _array(np.dtypes.StringDType(), (), ok, b"".join(encoded), lengths.tobytes())
 
@@ -303,13 +302,9 @@ def _id_type(flags: int) -> Arrow:
     import pyarrow as pa
 
     # No integer type holds both negative numbers and those above the largest int64.
-    if (
-        flags & packed.TEXT_IDS
-        or not flags & packed.INT_IDS
-        or (flags & packed.NEGATIVE_IDS and flags & packed.LARGE_IDS)
-    ):
+    if flags & TEXT_IDS or not flags & INT_IDS or (flags & NEGATIVE_IDS and flags & LARGE_IDS):
         return pa.string()
-    return pa.uint64() if flags & packed.LARGE_IDS else pa.int64()
+    return pa.uint64() if flags & LARGE_IDS else pa.int64()
 
 
 def _arrow_type(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Arrow:

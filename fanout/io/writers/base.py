@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from fanout.io.kept import KeptColumns
-    from fanout.io.remote import Destination
+    from fanout.io.remote.destination import Destination
     from fanout.results import ChunkResult, Failure, Result
     from fanout.types import Schema
 

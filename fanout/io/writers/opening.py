@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fanout.addresses import Storage
 from fanout.errors import ConfigError
-from fanout.io.remote import Destination, RemoteFile, is_web, url_of
+from fanout.io.remote.destination import Destination
+from fanout.io.remote.file import RemoteFile, is_web, url_of
 from fanout.io.writers.arrow import ArrowFileSink, ParquetSink
 from fanout.io.writers.npy import NpySink
 from fanout.io.writers.spool import SpoolSink

@@ -13,10 +13,8 @@ from fanout.errors import ConfigError, InputError
 from fanout.files import START_FRESH, PartialFile, Publication, checksum, pieces_at
 from fanout.frames import Reasons
 from fanout.io.kept import KEEP
-from fanout.io.writers import packed
 from fanout.io.writers.base import Checkpoint, FileSink, checksum_error, edited_error
-from fanout.io.writers.columns import layout_of, unknown_output
-from fanout.io.writers.packed import PackedColumns
+from fanout.io.writers.columns import HAS_IDS, PackedColumns, layout_of, pack, unknown_output
 from fanout.paths import ORDERED, PARTIAL, REBUILT
 from fanout.rows import RowSet
 
@@ -174,7 +172,7 @@ class SpoolSink(FileSink):
         ok = chunk.ok[rows]
         outputs = (chunk.outputs or {}).items()
         values = {name: column[rows] if ok.all() else column[rows][ok] for name, column in outputs}
-        return packed.pack(values, ok, None if chunk.ids is None else list(chunk.ids[rows]))
+        return pack(values, ok, None if chunk.ids is None else list(chunk.ids[rows]))
 
     def _cut(self, data: bytes, n_rows: int, start: int, stop: int) -> bytes:
         """Return some of ``n_rows`` rows that were encoded together."""
@@ -186,12 +184,12 @@ class SpoolSink(FileSink):
         # Only the values of rows with an answer are stored.
         first, last = int(ok[:start].sum()), int(ok[:stop].sum())
         values = {name: part.values(name)[first:last] for name in self._schema or () if first < last}
-        return packed.pack(values, ok[start:stop], part.ids[start:stop] if data[0] & packed.HAS_IDS else None)
+        return pack(values, ok[start:stop], part.ids[start:stop] if data[0] & HAS_IDS else None)
 
     def _published_ranges(self, layout: Mapping[str, Any], ok: RowSet) -> Iterator[tuple[int, int, bytes]]:
         for start, values, ids in self._published(layout, ok):
             n_rows = len(next(iter(values.values())))
-            yield start, start + n_rows, packed.pack(values, np.ones(n_rows, bool), ids)
+            yield start, start + n_rows, pack(values, np.ones(n_rows, bool), ids)
 
     def _open(self, n_rows: int | None, checkpoint: Checkpoint) -> None:
         self._schema = checkpoint.schema
@@ -238,7 +236,7 @@ class SpoolSink(FileSink):
         try:
             # A failure here loses nothing: the spool has every answer.
             flags = self._flags()
-            self._layout = self._layout_for(self._schema or {"": None}, has_ids=bool(flags & packed.HAS_IDS))
+            self._layout = self._layout_for(self._schema or {"": None}, has_ids=bool(flags & HAS_IDS))
             self._assemble(ordered, self._layout, self._groups(result))
             ordered.sync()
         except (OSError, InputError):
@@ -262,7 +260,6 @@ class SpoolSink(FileSink):
             self.finished_rows = n_rows
 
     def _groups(self, result: Result) -> Iterator[Group]:
-        """Yield all rows in groups."""
         reasons, row = Reasons(result), 0
         # Texts stay as they are in the input where the output holds texts too.
         kept = self._kept.reader(verbatim=self._verbatim) if self._kept is not None else None

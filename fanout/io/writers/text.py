@@ -15,15 +15,14 @@ import orjson
 
 from fanout.io.kept import python_values
 from fanout.io.writers.base import cannot_hold
-from fanout.io.writers.packed import is_text
+from fanout.io.writers.columns import is_text
 from fanout.io.writers.spool import Group, SpoolSink
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from fanout.files import PartialFile
-    from fanout.io.writers.columns import Layout
-    from fanout.io.writers.packed import PackedColumns
+    from fanout.io.writers.columns import Layout, PackedColumns
     from fanout.rows import RowSet
     from fanout.types import Array, Schema, Values
 

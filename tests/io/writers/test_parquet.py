@@ -16,7 +16,7 @@ import pytest
 from fanout.errors import ConfigError
 from fanout.io.arrow import OLDEST
 from fanout.io.writers import ParquetSink, arrow, open_sink
-from fanout.io.writers.packed import PackedColumns
+from fanout.io.writers.columns import PackedColumns
 from fanout.results import ChunkResult
 from fanout.types import Chunk
 from tests.io.writers.runs import cut, done, failure, opened, publish, result, write_all

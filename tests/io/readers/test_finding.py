@@ -9,7 +9,7 @@ import pytest
 
 from fanout.errors import InputError
 from fanout.io.readers import open_source
-from fanout.io.readers.files import in_natural_order
+from fanout.io.readers.finding import in_natural_order
 from tests.devices import like_null
 from tests.io.readers.reading import read, refused_at_once
 

@@ -1,27 +1,24 @@
-"""Input files: the files that a path, a folder or a pattern names, and several files read as one source."""
+"""The files that an input names: a path, a folder or a pattern, or the URL of one of them."""
 
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fanout.errors import InputError
-from fanout.io import fingerprint
-from fanout.io.kept import KEEP, KeptColumns
-from fanout.io.readers.base import SeekableSource, slice_block
+from fanout.io.remote.file import is_web, parts_of
+from fanout.io.remote.object_stores import Bucket, StoredFile
+from fanout.io.remote.web import WebFile
 from fanout.options import nearest
-from fanout.rows import count_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from fanout.io.kept import Pieces
-    from fanout.io.readers.columns import ColumnOptions, ColumnSelection
-    from fanout.io.remote import InputPath
-    from fanout.types import Block
+    from fanout.addresses import Storage
+    from fanout.io.remote.file import InputPath, RemoteFile
 
 GZIP = ".gz"
 
@@ -30,113 +27,6 @@ P = TypeVar("P", bound="InputPath")
 # Spark and Hive leave such files beside the data: _SUCCESS, _metadata, .part-0.crc.
 _HIDDEN = (".", "_")
 _PATTERN = re.compile(r"[*?\[]")
-
-
-class FileSource(SeekableSource):
-    """A source of one file.
-
-    Attributes:
-        path: the file.
-        schema: types and shapes of the rows, for comparison with other files and for messages.
-    """
-
-    path: InputPath
-    schema: Any
-    _format: str
-    _selection: ColumnSelection | None = None
-
-    @abstractmethod
-    def __init__(self, path: InputPath, columns: ColumnOptions) -> None: ...
-
-    @abstractmethod
-    def kept_pieces(self, columns: ColumnOptions) -> tuple[dict[str, Any], Iterator[Pieces]]:
-        """Return the type of each of ``columns``, and their pieces, which are read while they are iterated over."""
-
-    def fingerprint(self) -> dict[str, Any]:
-        selection = self._selection.as_json() if self._selection else {}
-        return {"format": self._format, "file": fingerprint.of_file(self.path), **selection}
-
-
-class ConcatenatedSource(SeekableSource):
-    """The rows of one file after those of another.
-
-    Raises:
-        InputError: the files have different schemas.
-    """
-
-    def __init__(self, sources: Sequence[FileSource]) -> None:
-        self._sources = sources
-        self.files = tuple(source.path for source in sources)
-        first = sources[0]
-        for source in sources[1:]:
-            if source.schema != first.schema:
-                both = f"{source.path} holds {_listed(source.schema)}, but {first.path} holds {_listed(first.schema)}"
-                raise InputError(f"{both}: files that are read as one must agree", key="input.path")
-        self.uniform = all(source.uniform for source in sources)
-        known = [source.n_rows for source in sources if source.n_rows is not None]
-        self.n_rows = sum(known) if len(known) == len(sources) else None
-
-    def blocks_from(self, row: int) -> Iterator[Block]:
-        for source in self._sources:
-            # Only reading the whole file shows how many of the rows before ``row`` it has.
-            skipped = 0 if source.n_rows is None else min(row, source.n_rows)
-            row -= skipped
-            if skipped == source.n_rows:
-                continue
-            for block in source.blocks_from(skipped):
-                n_rows = count_rows(block.rows)
-                if row < n_rows:
-                    yield slice_block(block, row, n_rows)
-                row = max(0, row - n_rows)
-
-    def keep(self, columns: ColumnOptions) -> KeptColumns:
-        first = self._sources[0]
-        types = first.kept_pieces(columns)[0]
-        for source in self._sources[1:]:
-            if (others := source.kept_pieces(columns)[0]) != types:
-                both = f"{source.path} holds {_listed(others)}, but {first.path} holds {_listed(types)}"
-                raise InputError(f"{both}: files whose columns are kept must agree", key=KEEP)
-
-        def read() -> Iterator[Pieces]:
-            for source in self._sources:
-                yield from source.kept_pieces(columns)[1]
-
-        has_types = not any(kind is None for kind in types.values())
-        return KeptColumns(tuple(types), read, files=self.files, types=types if has_types else None)
-
-    def fingerprint(self) -> dict[str, Any]:
-        return {"files": [source.fingerprint() for source in self._sources]}
-
-
-@contextmanager
-def reading(
-    path: InputPath, kind: str, *, key: str = "input.path", plain: tuple[type[Exception], ...]
-) -> Iterator[None]:
-    """Raise `InputError` for every error that occurs while ``path`` is read as ``kind``.
-
-    ``plain`` are the exceptions whose text alone says enough; the name of any other one is added.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    # A damaged file makes numpy and pyarrow raise nearly anything: SyntaxError, SystemError, MemoryError.
-    except Exception as error:  # noqa: BLE001
-        if isinstance(error, OSError) and error.strerror:
-            raise InputError(f"{path} cannot be read: {error.strerror}", key="input.path") from None
-        reason = " ".join(str(error).split())
-        # numpy's message quotes the bytes that it has found, which may be any.
-        if "magic string" in reason:
-            reason = "it does not begin as one does"
-        if not isinstance(error, (*plain, OSError)):
-            reason = f"{type(error).__name__}: {reason}"
-        raise InputError(f"{path} cannot be read as {kind}: {reason}", key=key) from None
-
-
-def _listed(schema: Any) -> str:
-    if not isinstance(schema, dict):
-        return str(schema)
-    return ", ".join(f'"{name}": {kind}' for name, kind in schema.items())
 
 
 def find_files(
@@ -290,3 +180,58 @@ def _nearest(path: Path, suffixes: Mapping[str, str]) -> str:
         return ", nor its folder"
     near = nearest(path.name, neighbours)
     return f'; did you mean "{path.with_name(near)}"?' if near else ""
+
+
+def find_remote_files(url: str, storage: Storage) -> list[RemoteFile]:
+    """Return the files that a URL names, in no certain order.
+
+    A URL of a web server names one file. In an object store it names an object, else all objects in a folder, or those
+    that match a pattern in which ``**`` stands for any number of folders.
+
+    Raises:
+        InputError: there is none, or it cannot be looked up.
+        ConfigError: the package for object stores is missing, or an option of ``storage`` cannot be used.
+    """
+    try:
+        if is_web(url):
+            return [WebFile(url, storage.https)]
+        scheme, name, key = parts_of(url)
+        return _find_stored(Bucket(scheme, name, storage, "input.path"), key)
+    except OSError as error:
+        raise InputError(f"{url} cannot be read: {error.strerror}", key="input.path") from None
+
+
+def _find_stored(bucket: Bucket, key: str) -> list[RemoteFile]:
+    url = bucket.url_of(key)
+    # An object with a bracket in its name comes before a pattern.
+    if key and not key.endswith("/") and (version := bucket.version_of(key)) is not None:
+        return [StoredFile(bucket, key, version)]
+    pattern = key.split("/")
+    is_pattern = _PATTERN.search(key) is not None
+    plain = next((i for i, part in enumerate(pattern) if _PATTERN.search(part)), len(pattern))
+    prefix = "".join(f"{part}/" for part in pattern[:plain] if part)
+    files: list[RemoteFile] = []
+    for found, version in bucket.list(prefix):
+        parts = found.removeprefix(prefix).split("/")
+        # Consoles make folders visible by empty objects whose names end with a slash.
+        if not parts[-1] or any(part.startswith(_HIDDEN) for part in parts):
+            continue
+        if is_pattern and not _matches(parts, pattern[plain:]):
+            continue
+        if not is_pattern and len(parts) > 1:
+            remedy = f"name the files with a pattern, such as {bucket.url_of(prefix)}**/*.parquet"
+            raise InputError(f"{url} holds folders too ({parts[0]}): {remedy}", key="input.path")
+        files.append(StoredFile(bucket, found, version, "/".join(parts)))
+    if not files:
+        problem = "no object matches" if is_pattern else "there is no object, and no folder of objects,"
+        raise InputError(f"{problem} {url}", key="input.path")
+    return files
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return True if the parts of a key match those of a pattern, as in `pathlib.Path.glob`."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[i:], pattern[1:]) for i in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
