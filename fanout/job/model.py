@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from fanout._redact import Redactor
 from fanout.addresses import Endpoint, Storage
 from fanout.errors import ConfigError
-from fanout.io.remote.file import shown, staged_path, url_of
+from fanout.io.remote.file import shown_path, staged_path, url_of
 from fanout.prices import Prices
 from fanout.settings import Cache, Chunks, Dedupe, Hedge, Limits, RetryPolicy, Timeouts
 
@@ -83,8 +83,7 @@ class Input(Table):
     @property
     def shown_path(self) -> str:
         """The path, or the URL without its secrets."""
-        url = url_of(self.path)
-        return self.path if url is None else shown(url)
+        return shown_path(self.path)
 
 
 # The keys depend on the type, which may be of another package: its class checks them.

@@ -269,16 +269,16 @@ class FolderSource(SeekableSource):
         return Block(rows, names)
 
 
-def remote_contents(file: RemoteFile, most_bytes: int) -> bytes | UnreadableFile:
-    """Return the bytes of a remote file, if it has no more than ``most_bytes``."""
+def remote_contents(files: Mapping[str, RemoteFile], most_bytes: int, name: str) -> bytes | UnreadableFile:
+    """Return the bytes of one of ``files``, if it has no more than ``most_bytes``."""
     try:
-        if (size := file.version.size) > most_bytes:
+        if (size := files[name].version.size) > most_bytes:
             problem = f"has {size:,} bytes, more than input.file_max_bytes = {most_bytes:,}"
-            return UnreadableFile(f"the file {file.below!r} {problem}")
-        with file.open() as opened:
-            return opened.read() or UnreadableFile(f"the file {file.below!r} is empty")
+            return UnreadableFile(f"the file {name!r} {problem}")
+        with files[name].open() as opened:
+            return opened.read() or UnreadableFile(f"the file {name!r} is empty")
     except OSError as error:
-        return UnreadableFile(f"the file {file.below!r} cannot be read: {error.strerror}")
+        return UnreadableFile(f"the file {name!r} cannot be read: {error.strerror}")
 
 
 def _ahead(read: Callable[[str], Any], names: Sequence[str]) -> Iterator[Any]:

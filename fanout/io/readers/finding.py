@@ -9,18 +9,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fanout.errors import InputError
-from fanout.io.remote.file import is_web, parts_of
+from fanout.io.remote.file import is_web, parts_of, shown, shown_path, url_of
 from fanout.io.remote.object_stores import Bucket, StoredFile
 from fanout.io.remote.web import WebFile
 from fanout.options import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from fanout.addresses import Storage
     from fanout.io.remote.file import InputPath, RemoteFile
 
 GZIP = ".gz"
+
+FILES = "files"
+"""Format of files that are rows themselves."""
+
+LINE_FORMATS = ("jsonl", "csv", "tsv", "txt")
+"""Formats of lines, which may be compressed, come from stdin, and go on from one file to the next."""
+
+_SUFFIXES = {
+    ".npy": "npy", ".npz": "npz", ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow",
+    ".ipc": "arrow", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".txt": "txt",
+}  # fmt: skip
+# Lines can be read from a compressed stream; the other formats need to seek in the file.
+_SUFFIXES |= {suffix + GZIP: name for suffix, name in _SUFFIXES.items() if name in LINE_FORMATS}
+_MEDIA = (
+    ".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".wav", ".mp3", ".flac", ".ogg", ".m4a", ".mp4",
+    ".webm", ".pdf",
+)  # fmt: skip
+_SUFFIXES |= dict.fromkeys(_MEDIA, FILES)
 
 P = TypeVar("P", bound="InputPath")
 
@@ -29,68 +47,70 @@ _HIDDEN = (".", "_")
 _PATTERN = re.compile(r"[*?\[]")
 
 
-def find_files(
-    path: Path,
-    suffixes: Mapping[str, str],
+def find(
+    path: Path | str,
     format: str | None,  # noqa: A002
-    *,
-    keep_empty: str = "",
-) -> tuple[list[Path], str]:
+    storage: Storage,
+) -> tuple[Sequence[InputPath], str]:
     """Return the files that ``path`` names, in natural order, and their common format.
 
     Args:
-        path: a file, a folder, or a pattern in which ``**`` stands for any number of folders.
-        suffixes: suffix -> format.
+        path: a file, a folder, or a pattern in which ``**`` stands for any number of folders; or the URL of an object,
+            a folder, a pattern, or a file of a web server.
         format: the format, if the suffix does not decide.
-        keep_empty: a format whose empty files count.
+        storage: access to remote files.
 
     Raises:
-        InputError: there are no files, or they have several formats, or an unknown one.
+        InputError: there are no files, or they have several formats, or an unknown one; or they cannot be looked up.
+        ConfigError: the package for object stores is missing, or an option of ``storage`` cannot be used.
     """
+    url = url_of(path)
     try:
-        # From Python 3.14 on, `is_dir` and `exists` are False for a path that cannot be looked up.
-        with suppress(FileNotFoundError, NotADirectoryError, ValueError):
-            path.stat()
-        if path.is_dir():
-            files = _in_folder(path)
-        # An existing file comes before a pattern: its name may have a bracket in it.
-        elif path.exists():
-            _require_regular(path)
-            return of_one_format([path], str(path), suffixes, format, keep_empty=keep_empty, named=True)
-        elif _PATTERN.search(str(path)):
-            files = _matching(path)
-        else:
-            raise InputError(f"there is no file {path.absolute()}{_nearest(path, suffixes)}", key="input.path")
-        for file in files:
-            _require_regular(file)
-        return of_one_format(files, str(path.absolute()), suffixes, format, keep_empty=keep_empty)
+        if url is None:
+            return _find_local(Path(path), format)
+        files = in_natural_order(_find_remote(url, storage))
+        return _of_one_format(files, shown(url), format, is_named=len(files) == 1)
     except OSError as error:  # for instance a name that is too long, or a folder that may not be entered
-        raise InputError(f"{path} cannot be read: {error.strerror}", key="input.path") from None
+        raise InputError(f"{shown_path(path)} cannot be read: {error.strerror or error}", key="input.path") from None
 
 
-def of_one_format(
+def _find_local(path: Path, format: str | None) -> tuple[Sequence[Path], str]:  # noqa: A002
+    # From Python 3.14 on, `is_dir` and `exists` are False for a path that cannot be looked up.
+    with suppress(FileNotFoundError, NotADirectoryError, ValueError):
+        path.stat()
+    # An existing file comes before a pattern: its name may have a bracket in it.
+    is_named = path.exists() and not path.is_dir()
+    if is_named:
+        files = [path]
+    elif path.is_dir():
+        files = _in_folder(path)
+    elif _PATTERN.search(str(path)):
+        files = _matching(path)
+    else:
+        raise InputError(f"there is no file {path.absolute()}{_nearest(path)}", key="input.path")
+    for file in files:
+        # Opening a pipe waits for its writer, and a device may have no end; both can be read only once.
+        if not file.is_file():
+            remedy = 'save the rows in one, or send them through stdin (path "-")'
+            raise InputError(f"{file} is not a regular file: {remedy}", key="input.path")
+    return _of_one_format(files, str(path if is_named else path.absolute()), format, is_named=is_named)
+
+
+def _of_one_format(
     files: list[P],
     name: str,
-    suffixes: Mapping[str, str],
     format: str | None,  # noqa: A002
     *,
-    keep_empty: str,
-    named: bool = False,
-) -> tuple[list[P], str]:
-    """Return files without the empty ones, and their common format; the parameters are those of `find_files`.
-
-    With ``named``, the only file is the one that the user has named, and may be empty.
-
-    Raises:
-        InputError: all are empty, or they have several formats, or an unknown one.
-        OSError: the size of one cannot be looked up.
-    """
+    is_named: bool,
+) -> tuple[Sequence[P], str]:
+    """Return files without the empty ones, and their common format. A file that the user has named may be empty."""
     # An empty part of a dataset is an empty file in some writers, and has no header to read.
-    not_empty = files if named else [file for file in files if file.stat().st_size]
+    not_empty = files if is_named else [file for file in files if file.stat().st_size]
     if not not_empty:
         raise InputError(f"{name} has no file in it that is not empty", key="input.path")
-    format = format or _common_format(name, not_empty, suffixes)  # noqa: A001
-    return files if format == keep_empty else not_empty, format
+    format = format or _common_format(name, not_empty)  # noqa: A001
+    # An empty file of rows has none, but an empty image is a row that fails.
+    return files if format == FILES else not_empty, format
 
 
 def folder_of(path: Path) -> Path:
@@ -106,13 +126,6 @@ def in_natural_order(paths: Iterable[P]) -> list[P]:
         return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"([0-9]+)", part)]
 
     return sorted(paths, key=lambda path: ([key(part) for part in path.parts], path.parts))
-
-
-def _require_regular(path: Path) -> None:
-    # Opening a pipe waits for its writer, and a device may have no end; both can be read only once.
-    if not path.is_file():
-        remedy = 'save the rows in one, or send them through stdin (path "-")'
-        raise InputError(f"{path} is not a regular file: {remedy}", key="input.path")
 
 
 def _in_folder(folder: Path) -> list[Path]:
@@ -152,53 +165,41 @@ def _suffix_of(path: InputPath) -> str:
     return Path(path.stem).suffix.lower() + GZIP if suffix == GZIP else suffix
 
 
-def _format_of(path: InputPath, suffixes: Mapping[str, str]) -> str:
+def _format_of(path: InputPath) -> str:
     suffix = _suffix_of(path)
-    if suffix not in suffixes:
+    if suffix not in _SUFFIXES:
         problem = f"{suffix} is not the suffix of a known format" if suffix else "its name has no suffix"
-        remedy = f"known are {', '.join(suffixes)}, or set format"
+        remedy = f"known are {', '.join(_SUFFIXES)}, or set format"
         raise InputError(f"{path.name}: {problem}; {remedy}", key="input.path")
-    return suffixes[suffix]
+    return _SUFFIXES[suffix]
 
 
-def _common_format(name: str, files: Sequence[InputPath], suffixes: Mapping[str, str]) -> str:
+def _common_format(name: str, files: Sequence[InputPath]) -> str:
     formats: dict[str, InputPath] = {}
     for file in files:
-        formats.setdefault(suffixes.get(_suffix_of(file), "unknown"), file)
+        formats.setdefault(_SUFFIXES.get(_suffix_of(file), "unknown"), file)
     if len(formats) == 1:
-        return _format_of(files[0], suffixes)
+        return _format_of(files[0])
     examples = ", ".join(f"{one} ({file.name})" for one, file in formats.items())
     remedy = f"choose one with a pattern, such as {files[0].with_name('*' + _suffix_of(files[0]))}"
     raise InputError(f"{name} holds files of several formats: {examples}; {remedy}", key="input.path")
 
 
-def _nearest(path: Path, suffixes: Mapping[str, str]) -> str:
+def _nearest(path: Path) -> str:
     """Return the end of a message about a missing file: the file beside it with the most similar name."""
     try:
-        neighbours = [entry.name for entry in path.absolute().parent.iterdir() if _suffix_of(entry) in suffixes]
+        neighbours = [entry.name for entry in path.absolute().parent.iterdir() if _suffix_of(entry) in _SUFFIXES]
     except OSError:
         return ", nor its folder"
     near = nearest(path.name, neighbours)
     return f'; did you mean "{path.with_name(near)}"?' if near else ""
 
 
-def find_remote_files(url: str, storage: Storage) -> list[RemoteFile]:
-    """Return the files that a URL names, in no certain order.
-
-    A URL of a web server names one file. In an object store it names an object, else all objects in a folder, or those
-    that match a pattern in which ``**`` stands for any number of folders.
-
-    Raises:
-        InputError: there is none, or it cannot be looked up.
-        ConfigError: the package for object stores is missing, or an option of ``storage`` cannot be used.
-    """
-    try:
-        if is_web(url):
-            return [WebFile(url, storage.https)]
-        scheme, name, key = parts_of(url)
-        return _find_stored(Bucket(scheme, name, storage, "input.path"), key)
-    except OSError as error:
-        raise InputError(f"{url} cannot be read: {error.strerror}", key="input.path") from None
+def _find_remote(url: str, storage: Storage) -> list[RemoteFile]:
+    if is_web(url):
+        return [WebFile(url, storage.https)]
+    scheme, name, key = parts_of(url)
+    return _find_stored(Bucket(scheme, name, storage, "input.path"), key)
 
 
 def _find_stored(bucket: Bucket, key: str) -> list[RemoteFile]:

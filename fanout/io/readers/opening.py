@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,11 +17,11 @@ from fanout.io.readers.base import ConcatenatedSource, FileSource
 from fanout.io.readers.columns import ColumnOptions
 from fanout.io.readers.csv import CsvSource
 from fanout.io.readers.file_contents import FileCellsSource, FileOptions, FileReader, FolderSource, remote_contents
-from fanout.io.readers.finding import GZIP, find_files, find_remote_files, folder_of, in_natural_order, of_one_format
+from fanout.io.readers.finding import FILES, LINE_FORMATS, find, folder_of
 from fanout.io.readers.jsonl import JsonLinesSource
 from fanout.io.readers.lines import ByteInput, InputFile, Stdin, TextSource
 from fanout.io.readers.npy import NpySource, NpzSource
-from fanout.io.remote.file import RemoteFile, shown, url_of
+from fanout.io.remote.file import RemoteFile, shown_path
 from fanout.options import checks_options
 
 if TYPE_CHECKING:
@@ -32,45 +32,22 @@ if TYPE_CHECKING:
     from fanout.io.remote.file import InputPath
 
 _STDIN = "-"
-_MEDIA = (
-    ".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".wav", ".mp3", ".flac", ".ogg", ".m4a", ".mp4",
-    ".webm", ".pdf",
-)  # fmt: skip
-_FILES = "files"
 
-
-class _FileFormat(NamedTuple):
-    """A format whose files are opened one by one: they have a header to compare, and can be read from any row."""
-
-    suffixes: tuple[str, ...]
-    open: Callable[[InputPath, ColumnOptions], FileSource]
-
-
-class _LineFormat(NamedTuple):
-    """A format of lines, which may be compressed, come from stdin, and go on from one file to the next."""
-
-    suffixes: tuple[str, ...]
-    open: Callable[[Sequence[ByteInput], ColumnOptions], Source]
-
-
-# A new format is a module with a source, a line here, and its name in the job file's `input.format`.
-_FILE_FORMATS = {
-    "npy": _FileFormat((".npy",), NpySource),
-    "npz": _FileFormat((".npz",), NpzSource),
-    "parquet": _FileFormat((".parquet", ".pq"), ParquetSource),
-    "arrow": _FileFormat((".arrow", ".feather", ".ipc"), ArrowFileSource),
+# A new format is a module with a source, a line here, its suffix in `finding`, and its name in the job file's
+# `input.format`. The files of the first are opened one by one: they have a header to compare, and can be read from any
+# row.
+_FILE_FORMATS: dict[str, Callable[[InputPath, ColumnOptions], FileSource]] = {
+    "npy": NpySource,
+    "npz": NpzSource,
+    "parquet": ParquetSource,
+    "arrow": ArrowFileSource,
 }
-_LINE_FORMATS = {
-    "jsonl": _LineFormat((".jsonl", ".ndjson"), JsonLinesSource),
-    "csv": _LineFormat((".csv",), CsvSource),
-    "tsv": _LineFormat((".tsv",), partial(CsvSource, delimiter="\t")),
-    "txt": _LineFormat((".txt",), TextSource),
+_LINE_FORMATS: dict[str, Callable[[Sequence[ByteInput], ColumnOptions], Source]] = {
+    "jsonl": JsonLinesSource,
+    "csv": CsvSource,
+    "tsv": partial(CsvSource, delimiter="\t"),
+    "txt": TextSource,
 }
-_SUFFIXES = {suffix: name for name, one in _FILE_FORMATS.items() for suffix in one.suffixes}
-_SUFFIXES |= {suffix: name for name, one in _LINE_FORMATS.items() for suffix in one.suffixes}
-# Lines can be read from a compressed stream; the other formats need to seek in the file.
-_SUFFIXES |= {suffix + GZIP: name for name, one in _LINE_FORMATS.items() for suffix in one.suffixes}
-_SUFFIXES |= dict.fromkeys(_MEDIA, _FILES)
 
 
 @checks_options
@@ -133,7 +110,7 @@ def open_source(
         InputError: the input or a column of it cannot be used; its ``key`` is that of the job file, for instance
             ``"input.path"`` or ``"input.columns"``.
     """
-    known = [*_FILE_FORMATS, *_LINE_FORMATS, _FILES]
+    known = [*_FILE_FORMATS, *LINE_FORMATS, FILES]
     if format is not None and format not in known:
         raise InputError(f'format must be one of {", ".join(known)}, not "{format}"', key="input.format")
     options = ColumnOptions(
@@ -200,40 +177,26 @@ def _open(
     file_options: FileOptions,
     storage: Storage,
 ) -> Source:
-    url = url_of(path)
-    name = str(path) if url is None else shown(url)
+    files, format = find(path, format, storage)  # noqa: A001
+    if format == FILES:
+        return _open_folder(path, files, options, file_options)
+    # Each source opens its file to check the header, before a request is sent.
     try:
-        files, format = _find(path, url, format, storage)  # noqa: A001
-        if format == _FILES:
-            return _open_folder(path, name, files, options, file_options)
-        # Each source opens its file to check the header, before a request is sent.
-        if format in _LINE_FORMATS:
-            return _LINE_FORMATS[format].open([InputFile(file) for file in files], options)
-        return ConcatenatedSource([_FILE_FORMATS[format].open(file, options) for file in files])
+        if format in LINE_FORMATS:
+            return _LINE_FORMATS[format]([InputFile(file) for file in files], options)
+        return ConcatenatedSource([_FILE_FORMATS[format](file, options) for file in files])
     except OSError as error:
-        raise InputError(f"{name} cannot be read: {error.strerror or error}", key="input.path") from None
-
-
-def _find(
-    path: Path | str,
-    url: str | None,
-    format: str | None,  # noqa: A002
-    storage: Storage,
-) -> tuple[Sequence[InputPath], str]:
-    # An empty file of rows has none, but an empty image is a row that fails.
-    if url is None:
-        return find_files(Path(path), _SUFFIXES, format, keep_empty=_FILES)
-    files = in_natural_order(find_remote_files(url, storage))
-    return of_one_format(files, shown(url), _SUFFIXES, format, keep_empty=_FILES, named=len(files) == 1)
+        raise InputError(f"{shown_path(path)} cannot be read: {error.strerror or error}", key="input.path") from None
 
 
 def _open_folder(
-    path: Path | str, name: str, files: Sequence[InputPath], options: ColumnOptions, file_options: FileOptions
+    path: Path | str, files: Sequence[InputPath], options: ColumnOptions, file_options: FileOptions
 ) -> Source:
     if file_options.columns:
         raise InputError("the rows are files themselves: leave files out", key="input.files")
     if remote := {file.below: file for file in files if isinstance(file, RemoteFile)}:
-        return FolderSource(remote, name, lambda one: remote_contents(remote[one], file_options.max_bytes), options)
+        read = partial(remote_contents, remote, file_options.max_bytes)
+        return FolderSource(remote, shown_path(path), read, options)
     folder = folder_of(Path(path))
     local = {file.relative_to(folder).as_posix(): file for file in files if isinstance(file, Path)}
     reader = FileReader(folder, file_options.root or folder, None, file_options.max_bytes)
@@ -256,7 +219,7 @@ def _kept(source: Source, keep: Sequence[str] | str, options: ColumnOptions) -> 
 
 def _open_stdin(options: ColumnOptions, format: str | None) -> Source:  # noqa: A002
     # The other formats have to be read from any place, which a pipe cannot.
-    if format not in _LINE_FORMATS:
+    if format not in LINE_FORMATS:
         problem = "has no suffix" if format is None else f"cannot be read as {format}"
-        raise InputError(f"stdin {problem}: set format to {', '.join(_LINE_FORMATS)}", key="input.format")
-    return _LINE_FORMATS[format].open([Stdin()], options)
+        raise InputError(f"stdin {problem}: set format to {', '.join(LINE_FORMATS)}", key="input.format")
+    return _LINE_FORMATS[format]([Stdin()], options)

@@ -112,6 +112,12 @@ def shown(url: str) -> str:
     return redact_url(url) if is_web(url) else url
 
 
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """Return a path, or a URL in its place, for messages."""
+    url = url_of(path)
+    return os.fspath(path) if url is None else shown(url)
+
+
 def staged_path(url: str, folder: Path) -> Path:
     """Return the local file of an output: ``s3://bucket/a/y.npy`` -> ``FOLDER/fanout-uploads/s3/bucket/a/y.npy``.
 

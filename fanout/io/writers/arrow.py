@@ -49,7 +49,6 @@ class ArrowTableSink(SpoolSink):
         ConfigError: pyarrow is not installed, or too old.
     """
 
-    _format: str
     _group_rows = 2**16
     _group_bytes = 64 * 2**20
 
@@ -99,11 +98,11 @@ class ArrowTableSink(SpoolSink):
         self._import = _ArrowImport(self._format)
 
     def _require_holdable(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-        # Arrow has neither complex numbers nor long doubles, and rows without an element do not show how many there
-        # are.
-        if dtype.char in "FDGg" or 0 in shape:
-            problem = f"dtype {dtype}" if dtype.char in "FDGg" else f"rows of shape {list(shape)}"
-            raise cannot_hold(name, f"has {problem}, which {self._format} cannot hold", "write to a .npy file")
+        super()._require_holdable(name, dtype, shape)
+        # Rows without an element do not show how many there are.
+        if 0 in shape:
+            problem = f"has rows of shape {list(shape)}, which {self._format} cannot hold"
+            raise cannot_hold(name, problem, "write to a .npy file")
 
     def _assemble(self, ordered: PartialFile, layout: Layout, groups: Iterator[Group]) -> None:
         import pyarrow as pa

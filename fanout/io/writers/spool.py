@@ -13,7 +13,7 @@ from fanout.errors import ConfigError, InputError
 from fanout.files import START_FRESH, PartialFile, Publication, checksum, pieces_at
 from fanout.frames import Reasons
 from fanout.io.kept import KEEP
-from fanout.io.writers.base import Checkpoint, FileSink, checksum_error, edited_error
+from fanout.io.writers.base import Checkpoint, FileSink, cannot_hold, checksum_error, edited_error
 from fanout.io.writers.columns import HAS_IDS, PackedColumns, layout_of, pack, unknown_output
 from fanout.paths import ORDERED, PARTIAL, REBUILT
 from fanout.rows import RowSet
@@ -59,6 +59,7 @@ class SpoolSink(FileSink):
         safe: texts are written so that no spreadsheet computes them.
     """
 
+    _format: str
     _spool: PartialFile
 
     # A group of rows ends at either of these.
@@ -127,9 +128,11 @@ class SpoolSink(FileSink):
                 old.close()
         return [note], Publication(() if old is None else ((self._spool.path, old.path),))
 
-    @abstractmethod
     def _require_holdable(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
         """Raise `ConfigError` if the format cannot hold an output of that dtype and row shape."""
+        # None of the formats has complex numbers or long doubles.
+        if dtype.char in "FDGg":
+            raise cannot_hold(name, f"has dtype {dtype}, which {self._format} cannot hold", "write to a .npy file")
 
     @abstractmethod
     def _assemble(self, ordered: PartialFile, layout: Layout, groups: Iterator[Group]) -> None:

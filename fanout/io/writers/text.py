@@ -14,7 +14,6 @@ import numpy as np
 import orjson
 
 from fanout.io.kept import python_values
-from fanout.io.writers.base import cannot_hold
 from fanout.io.writers.columns import is_text
 from fanout.io.writers.spool import Group, SpoolSink
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from fanout.files import PartialFile
     from fanout.io.writers.columns import Layout, PackedColumns
     from fanout.rows import RowSet
-    from fanout.types import Array, Schema, Values
+    from fanout.types import Array, Values
 
 _BLOCK_ROWS = 10_000
 _QUOTED = re.compile('[,"\r\n]')
@@ -49,8 +48,7 @@ class CsvSink(SpoolSink):
 
     _verbatim = True
 
-    def _require_holdable(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-        require_json(name, dtype, "CSV")
+    _format = "CSV"
 
     def _assemble(self, ordered: PartialFile, layout: Layout, groups: Iterator[Group]) -> None:
         ordered.append((",".join(map(self._cell, layout.names)) + "\n").encode())
@@ -159,8 +157,7 @@ class JsonLinesSink(SpoolSink):
     row has no answer. Rows without an answer, NaN and infinities are ``null``, because JSON has no other value.
     """
 
-    def _require_holdable(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-        require_json(name, dtype, "JSON")
+    _format = "JSON"
 
     def _assemble(self, ordered: PartialFile, layout: Layout, groups: Iterator[Group]) -> None:
         bare = layout.id is None and not layout.kept and len(layout.outputs) == 1 and not self._rename
@@ -168,7 +165,8 @@ class JsonLinesSink(SpoolSink):
         fields = b",".join(orjson.dumps(name).replace(b"%", b"%%") + b":%b" for name in layout.names)
         line = b"{" + fields + b"}\n"
         for group in groups:
-            answers = answer_cells(group.answers, self._schema or {})
+            rows = group.answers
+            answers = {name: spread(array_cells(rows.values(name)), rows, NULL) for name in self._schema or ()}
             values = [answers.get(name) or [NULL] * group.answers.n_rows for name in layout.outputs]
             if bare:
                 ordered.append(b"\n".join([*values[0], b""]))
@@ -195,11 +193,6 @@ class JsonLinesSink(SpoolSink):
         return values, [row[layout["id"]] for row in rows] if has_ids else None
 
 
-def answer_cells(rows: PackedColumns, schema: Schema) -> dict[str, list[bytes]]:
-    """Return every answer as JSON by output; ``null`` for a row without one, and for NaN and infinities."""
-    return {name: spread(array_cells(rows.values(name)), rows, NULL) for name in schema}
-
-
 def spread(present: list[T], rows: PackedColumns, absent: T) -> list[T]:
     """Return ``present``, values of the rows with an answer, with ``absent`` for each of the others."""
     if len(present) == rows.n_rows:
@@ -209,7 +202,7 @@ def spread(present: list[T], rows: PackedColumns, absent: T) -> list[T]:
 
 
 def array_cells(array: Array) -> list[bytes]:
-    """Return the rows of an array as JSON."""
+    """Return the rows of an array as JSON, ``null`` for NaN and infinities."""
     if is_text(array.dtype):
         return [orjson.dumps(row) for row in array.tolist()]
     if not len(array):
@@ -227,12 +220,6 @@ def value_cell(value: Any) -> bytes:
     # orjson refuses integers of more than 64 bits, and dicts whose keys are no texts.
     except TypeError:
         return json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def require_json(name: str, dtype: np.dtype[Any], kind: str) -> None:
-    """Raise `ConfigError` for complex numbers, and for floats with more digits than readers of JSON accept."""
-    if dtype.char in "FDGg":
-        raise cannot_hold(name, f"has dtype {dtype}, which {kind} cannot hold", "write to a .npy file")
 
 
 def _as_text(value: Any) -> str:
