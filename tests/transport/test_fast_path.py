@@ -239,11 +239,15 @@ async def test_a_fresh_request_opens_a_connection_beside_idle_ones(monkeypatch: 
 
 
 async def test_an_idle_connection_goes_to_the_pool_after_a_moment(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast_path, "_MOMENT", 0.01)
+    monkeypatch.setattr(fast_path, "_MOMENT", 1000.0)
+    loop = asyncio.get_running_loop()
+    now = loop.time
     async with loopback(http(b"1")) as server, transport_to(server.url) as transport:
         await asyncio.gather(*(transport.post(Payload(body=b"1")) for _ in range(4)))
         assert len(idle_of(transport)) == (4 if way == "direct" else 0)
-        await asyncio.sleep(0.05)
+        monkeypatch.setattr(loop, "time", lambda: now() + 1000)  # the moment passes
+        for _ in range(2):
+            await asyncio.sleep(0)
         assert (idle_of(transport), transport._http.connector._acquired) == ([], set())  # noqa: SLF001 - what aiohttp and its wrappers look at
         await asyncio.gather(*(transport.post(Payload(body=b"1")) for _ in range(4)))
         assert server.connections == 4
