@@ -34,6 +34,15 @@ def shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
+def is_unicode(text: str) -> bool:
+    """False for a text with half of a surrogate pair, which UTF-8 cannot express."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def print_exception() -> None:
     """Print the traceback of the current exception on stderr, with control characters escaped."""
     import sys

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from fanout._escape import is_unicode
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def value_of(match: re.Match[str], environment: Mapping[str, str]) -> Value:
     # As in a shell, ${NAME:-default} also replaces an empty value.
     if default is not None and not value:
         return Value(str(default))
-    if value is None or not _is_text(value):
+    if value is None or not is_unicode(value):  # os.environ represents other bytes by lone surrogates
         state = "is not set" if value is None else "is not valid UTF-8"
         return Value(match[0], f"the environment variable {name} {state}", is_unset=True)
     return Value(value)
@@ -96,11 +97,3 @@ def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
     before = {one.name: getattr(value, one.name) for one in fields(value) if one.init}
     after = {name: _with_texts(one, change) for name, one in before.items()}
     return value if after == before else replace(value, **after)
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # os.environ represents other bytes by lone surrogates
-        return False
-    return True

@@ -24,10 +24,7 @@ from fanout.options import checks_options
 from fanout.rows import count_rows
 from fanout.serving.exchange import ServerRequest, ServerResponse
 from fanout.transport import decoded, looks_like_json
-from fanout.types import (
-    Response,
-    TensorSpec,
-)
+from fanout.types import Response, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

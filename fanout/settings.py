@@ -13,10 +13,7 @@ from numbers import Integral
 from os import fspath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
-from fanout._headers import (
-    has_literal,
-    require_no_literals,
-)
+from fanout._headers import has_literal, require_no_literals
 from fanout.errors import ConfigError
 from fanout.options import checks_options
 

@@ -130,7 +130,7 @@ class Traffic:
 
 
 class Spending:
-    """The money that a run has spent."""
+    """The money that a run has spent, and the rows and costs of its requests, of which only sums are kept."""
 
     def __init__(self) -> None:
         self.cost = 0.0
@@ -143,13 +143,20 @@ class Spending:
         self.has_unmeasured = False
         """A valid answer had no usage that its cost depends on."""
 
-        self.samples = CostSamples()
+        self._measured = 0
+        self._rows = self._cost = 0.0
+        self._rows_rows = self._rows_cost = self._cost_cost = 0.0
 
     def measure(self, cost: float, rows: int, *, priced: bool = True) -> None:
         """Count the cost of a request with ``rows`` rows."""
         self.cost += cost
         self.is_priced = self.is_priced and priced
-        self.samples.add(rows, cost)
+        self._measured += 1
+        self._rows += rows
+        self._cost += cost
+        self._rows_rows += rows * rows
+        self._rows_cost += rows * cost
+        self._cost_cost += cost * cost
 
     def guess(self, cost: float, *, answered: bool) -> None:
         """Count the estimated cost of a request."""
@@ -159,15 +166,14 @@ class Spending:
 
     def add(self, other: Spending) -> None:
         """Take another run's spending into this."""
-        self.cost += other.cost
-        self.estimated += other.estimated
-        self.is_priced = self.is_priced and other.is_priced
-        self.has_unmeasured = self.has_unmeasured or other.has_unmeasured
-        self.samples.merge(other.samples)
+        is_priced = self.is_priced and other.is_priced
+        has_unmeasured = self.has_unmeasured or other.has_unmeasured
+        _add_up(self, other)
+        self.is_priced, self.has_unmeasured = is_priced, has_unmeasured
 
     def snapshot(self, currency: str) -> dict[str, Any]:
         """Return the fields of `Statistics` about money."""
-        each, error = self.samples.per_row() if self.is_priced else (None, None)
+        each, error = self._per_row() if self.is_priced else (None, None)
         return {
             "cost": self.known_cost,
             "cost_estimated": self.estimated,
@@ -179,35 +185,10 @@ class Spending:
     @property
     def known_cost(self) -> float | None:
         """The cost; None if no usage is known, or one without a price."""
-        is_measured = self.samples.n > 0 or not self.has_unmeasured
+        is_measured = self._measured > 0 or not self.has_unmeasured
         return self.cost if self.is_priced and is_measured else None
 
-
-class CostSamples:
-    """Rows and cost of requests, of which only sums are kept."""
-
-    def __init__(self) -> None:
-        self.n = 0
-        self._rows = self._cost = 0.0
-        self._rows_rows = self._rows_cost = self._cost_cost = 0.0
-
-    def add(self, rows: int, cost: float) -> None:
-        """Add a request."""
-        self.n += 1
-        self._rows += rows
-        self._cost += cost
-        self._rows_rows += rows * rows
-        self._rows_cost += rows * cost
-        self._cost_cost += cost * cost
-
-    def merge(self, other: CostSamples) -> None:
-        """Add all requests of ``other``."""
-        if not other.n:
-            return
-        for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
-
-    def per_row(self) -> tuple[float | None, float | None]:
+    def _per_row(self) -> tuple[float | None, float | None]:
         """Return the mean cost of a row and twice its standard error, each None if it is unknown.
 
         The ratio estimator of W. G. Cochran, "Sampling Techniques" (1977), chapter 6: requests with more rows count for
@@ -215,12 +196,12 @@ class CostSamples:
         """
         if not self._rows:
             return None, None
-        each = self._cost / self._rows
-        if self.n < _FEWEST_SAMPLES:
+        each, n = self._cost / self._rows, self._measured
+        if n < _FEWEST_SAMPLES:
             return each, None
         squares = self._cost_cost - 2 * each * self._rows_cost + each * each * self._rows_rows
-        deviation = sqrt(max(0.0, squares) / (self.n - 1) / self.n)
-        return each, 2 * deviation * self.n / self._rows
+        deviation = sqrt(max(0.0, squares) / (n - 1) / n)
+        return each, 2 * deviation * n / self._rows
 
 
 class Counters:
@@ -282,7 +263,7 @@ def _numbers(counts: Counters | Traffic) -> dict[str, int]:
     return {name: value for name, value in vars(counts).items() if isinstance(value, int)}
 
 
-def _add_up(total: Counters | Traffic, other: Counters | Traffic) -> None:
+def _add_up(total: object, other: object) -> None:
     for name, value in vars(other).items():
-        if value and isinstance(value, int):  # most counts of a small run are 0
+        if value and isinstance(value, int | float):  # most counts of a small run are 0
             setattr(total, name, getattr(total, name) + value)

@@ -17,6 +17,7 @@ from fanout.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fanout.engine.scheduler import Progress
     from fanout.types import StopKind
 
 
@@ -98,10 +99,8 @@ class WaitQueue:
 
     def notify_one(self) -> None:
         """Wake the one that sleeps longest."""
-        for sleeper in self.sleepers:
-            if not sleeper.done():
-                sleeper.set_result(None)
-                return
+        if (sleeper := next((one for one in self.sleepers if not one.done()), None)) is not None:
+            sleeper.set_result(None)
 
 
 class Until(NamedTuple):
@@ -137,17 +136,6 @@ class Stoppable(Protocol):
 
     def stop(self, stop: Stop, *, cut: bool = False) -> None:
         """Stop; the first reason counts."""
-
-
-class Progress(Protocol):
-    """The part of a scheduler that the watchdog looks at."""
-
-    open: int
-    """Tasks under way."""
-    progress_at: float
-    """Time of the loop at which one last succeeded, or was taken while none was under way."""
-    last_failure: str
-    """Reason of the last failure; empty before the first."""
 
 
 class Watchdog:

@@ -6,7 +6,7 @@ Every path is a JMESPath. Outputs are evaluated inside one item at a time, so th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -72,37 +72,6 @@ class Items:
         return items, placed_by
 
 
-class Refusal:
-    """Finds the reason for which a server refuses rows with a status of success.
-
-    Args:
-        path: where it finds something that is true, the row is refused.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._find = finder(path, "fail_when")
-
-    def words(self, candidates: Iterable[Any]) -> str | None:
-        """The reason in the first of the candidates that has one, in the server's words; None if none has."""
-        for item in candidates:
-            try:
-                # A path that does not suit one shape of answers, such as that of an error, refuses nothing.
-                value = self._find(item)
-            except Unfit:
-                continue
-            if value:
-                return shortened(" ".join(self._reason(value, item).split()), _LONGEST)
-        return None
-
-    def _reason(self, value: Any, item: Any) -> str:
-        if isinstance(value, str):
-            return value
-        found = [item[name] for name in _WORDS if isinstance(item, Mapping) and isinstance(item.get(name), str)]
-        # A flag such as `blocked: true` has no words of its own, so that the item's are taken.
-        return found[0] if found else f"{self._path} is {json_text(value)}"
-
-
 class Answers:
     """Reads the answers of a document.
 
@@ -130,7 +99,8 @@ class Answers:
         self.parse = parse
         self.typed = typed
         self._parsed = None if parse is None else finder(parse, "parse")
-        self._refusal = None if fail_when is None else Refusal(fail_when)
+        self._fail_when = fail_when
+        self._refusal = None if fail_when is None else finder(fail_when, "fail_when")
         self.computes = items.path.computes or outputs.computes
         """Values are computed or kept as text, so that integers have to be parsed exactly."""
 
@@ -176,7 +146,22 @@ class Answers:
                 items = self.items.find(document)[0]
             except Unfit:
                 items = ()
-        return self._refusal.words((document, *([] if self.items.is_document else items)))
+        for item in (document, *([] if self.items.is_document else items)):
+            try:
+                # A path that does not suit one shape of answers, such as that of an error, refuses nothing.
+                value = self._refusal(item)
+            except Unfit:
+                continue
+            if value:
+                return shortened(" ".join(self._words(value, item).split()), _LONGEST)
+        return None
+
+    def _words(self, value: Any, item: Any) -> str:
+        if isinstance(value, str):
+            return value
+        found = [item[name] for name in _WORDS if isinstance(item, Mapping) and isinstance(item.get(name), str)]
+        # A flag such as `blocked: true` has no words of its own, so that the item's are taken.
+        return found[0] if found else f"{self._fail_when} is {json_text(value)}"
 
     def _text_in(self, item: Any, row: int) -> str:
         assert self._parsed is not None

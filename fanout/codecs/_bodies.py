@@ -35,7 +35,12 @@ class RawBody:
     """
 
     def __init__(self, template: Any) -> None:
-        self._text = _template(template, "raw")
+        text = parse(template, "raw") if isinstance(template, str) else template
+        if not isinstance(text, Text):
+            raise ConfigError(
+                f"raw must be a text with a placeholder such as {{{{file}}}}, not {template!r}", key="raw"
+            )
+        self._text = text
         self.texts = [self._text]
 
     def payload(self, row: Any) -> Payload:
@@ -124,13 +129,6 @@ class _Field:
         # Many servers take a field for a file only if it has a file name.
         filename = filename or f"{self._name}{mimetypes.guess_extension(kind) or ''}"
         return f'{head}; filename="{filename.translate(_ESCAPES)}"\r\nContent-Type: {kind}', data
-
-
-def _template(template: Any, key: str) -> Text:
-    text = parse(template, key) if isinstance(template, str) else template
-    if not isinstance(text, Text):
-        raise ConfigError(f"{key} must be a text with a placeholder such as {{{{file}}}}, not {template!r}", key=key)
-    return text
 
 
 def _optional(template: Any, key: str) -> Text | str | None:

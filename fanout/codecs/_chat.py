@@ -242,7 +242,7 @@ def text_of(content: object) -> str | None:
     """A message's content, if it is a text or a list of text parts, without the model's thinking; else None."""
     if isinstance(content, str):
         return content
-    kinds = [part.get("type") if isinstance(part, dict) else None for part in _parts(content)]
+    kinds = _kinds(content)
     texts = [part.get("text") for part, kind in zip(_parts(content), kinds, strict=True) if kind in _TEXT_PARTS]
     # A part of an unknown type may be a part of the answer, so that the rest is not the whole text.
     whole = {*kinds} <= _TEXT_PARTS | _THINKING_PARTS and all(isinstance(text, str) for text in texts)
@@ -253,17 +253,14 @@ def _parts(content: object) -> list[Any]:
     return content if isinstance(content, list) else []
 
 
-def _is_thinking_alone(content: object) -> bool:
-    parts = _parts(content)
-    return bool(parts) and all(isinstance(part, dict) and part.get("type") in _THINKING_PARTS for part in parts)
+def _kinds(content: object) -> list[Any]:
+    return [part.get("type") if isinstance(part, dict) else None for part in _parts(content)]
 
 
 def _refusal(message: Any) -> str | None:
     """The refusal of the model, a field of the message or parts of its content; None if there is none."""
     refusal = message.get("refusal")
-    content = message.get("content")
-    parts = content if isinstance(content, list) else ()
-    texts = [refusal, *(part.get("refusal") for part in parts if isinstance(part, dict))]
+    texts = [refusal, *(part.get("refusal") for part in _parts(message.get("content")) if isinstance(part, dict))]
     return shortened(" ".join(text for text in texts if isinstance(text, str) and text), _LONGEST) or None
 
 
@@ -278,8 +275,8 @@ def no_text(document: Any) -> str | None:
             return None
         if text_of(content):
             return f"the model's text is cut off: {reason}" if is_blocked(reason) else None
-        why = _refusal(message) or (reason if is_blocked(reason) else None)
-        if why is None and (content is None or _is_thinking_alone(content)):
+        why, kinds = _refusal(message) or (reason if is_blocked(reason) else None), _kinds(content)
+        if why is None and (content is None or (kinds and {*kinds} <= _THINKING_PARTS)):
             why = "tool_calls" if message.get("tool_calls") else reason if reason in _NO_ACCIDENT else None
     except (TypeError, KeyError, ValueError, AttributeError):
         return None
@@ -306,10 +303,7 @@ def fatal(document: Any, status: int) -> str | None:
     message = shortened(" ".join(str(error.get("message", "")).split()), _LONGEST)
     codes = [str(error.get(field)) for field in ("code", "type")]
     is_fatal = _FATAL_CODES.intersection(code.lower() for code in codes) or _FATAL_WORDS in message
-    return message or ", ".join(codes) if is_fatal or _flagged(error) else None
-
-
-def _flagged(error: Mapping[str, Any]) -> bool:
-    """True for OpenRouter's error for an input that a moderator has flagged."""
     metadata = error.get("metadata")
-    return isinstance(metadata, dict) and ("flagged_input" in metadata or bool(metadata.get("reasons")))
+    # OpenRouter's error for an input that a moderator has flagged.
+    flagged = isinstance(metadata, dict) and ("flagged_input" in metadata or metadata.get("reasons"))
+    return message or ", ".join(codes) if is_fatal or flagged else None

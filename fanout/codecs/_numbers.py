@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanout.rows import within
+from fanout.rows import exact_digits, within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,7 +147,7 @@ def vectors(body: bytes, items: Any) -> tuple[Array, list[Any]] | None:
 
 def exact_below(dtype: np.dtype[Any]) -> float:
     """The bound below which a floating dtype holds every integer."""
-    return 2.0 ** (int(np.finfo(dtype).nmant) + 1)
+    return 2.0 ** exact_digits(dtype)
 
 
 def _rows(body: bytes, rows: Any) -> Array | None:

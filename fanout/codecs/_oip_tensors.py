@@ -15,11 +15,11 @@ from uuid import uuid4
 
 import numpy as np
 
-from fanout._escape import shortened
+from fanout._escape import is_unicode, shortened
 from fanout.codecs._parsing import invalid, read
 from fanout.codecs._rows import native, require_finite, require_numbers, rows_where, texts
 from fanout.codecs._slices import Reader, Uncut, around, lists_named
-from fanout.codecs._values import Unfit, Wanted, array, is_unicode
+from fanout.codecs._values import Unfit, Wanted, array
 from fanout.errors import ConfigError, EncodeError, InvalidResponse
 from fanout.exact_json import LIGHT
 from fanout.rows import castable, changed_by_cast, exact_digits, without_mask

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import orjson
 
+from fanout._escape import shortened
 from fanout.codecs._rows import DUMPS, holds_nonfinite, value_to_json
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
@@ -130,7 +131,7 @@ def parse(text: str, key: str, *, required: bool = False) -> Text | str:
     end = 0
     for found in _PLACEHOLDER.finditer(text):
         _add(parts, text[end : found.start()], end, key)
-        where = f"{key} has {_shortened(found[0])} at position {found.start()}"
+        where = f"{key} has {shortened(found[0], _LONGEST_SHOWN)} at position {found.start()}"
         try:
             # A constant is a JSON string, whose escapes can write any character.
             parts.append(orjson.loads(found[1]) if found[1] else _placeholder(found[2], where, key))
@@ -194,10 +195,6 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float | np.floating) and isnan(value))
 
 
-def _to_json(value: Any) -> str:
-    return value_to_json(value).decode()
-
-
 def as_bytes(value: Any, name: str) -> bytes:
     """``value`` as bytes, for the filter ``name`` or another use. Raises `Unfit` for all but bytes and texts."""
     if type(value) is PassedUrl:
@@ -210,10 +207,6 @@ def as_bytes(value: Any, name: str) -> bytes:
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     raise Unfit(f"has {'no value' if value is None else type(value).__name__} for {name}, not bytes or a text")
-
-
-def _base64(value: Any) -> str:
-    return b64encode(as_bytes(value, "the filter base64")).decode()
 
 
 def _data_url(value: Any) -> str:
@@ -237,12 +230,11 @@ def _text_objects(value: Any) -> list[dict[str, str]]:
 
 
 FILTERS: dict[str, Filter] = {
-    "json": _to_json, "base64": _base64, "data_url": _data_url, "text_objects": _text_objects,
-}  # fmt: skip
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+    "json": lambda value: value_to_json(value).decode(),
+    "base64": lambda value: b64encode(as_bytes(value, "the filter base64")).decode(),
+    "data_url": _data_url,
+    "text_objects": _text_objects,
+}
 
 
 class Document:

@@ -16,7 +16,7 @@ import orjson
 
 from fanout._headers import require_headers
 from fanout.codecs._bodies import FormBody, RawBody
-from fanout.codecs._placeholders import Document, Placeholder, Text, parse
+from fanout.codecs._placeholders import Document, Placeholder, Text, as_bytes, parse
 from fanout.codecs._rows import (
     DUMPS,
     NONFINITE,
@@ -146,7 +146,8 @@ class RequestTemplate:
             if not in_query and value in ("", ".", ".."):
                 # An empty or a dot segment would address another resource than the template does.
                 raise Unfit(f"has {value!r} for {part.placeholders[0].shown}, which cannot be a part of a path")
-            filled.append(_quoted(value))
+            # Also the slash: a value is one segment, and never leads to another resource.
+            filled.append(quote(as_bytes(value, part.key), safe=""))
         path = "".join(filled)
         if not {".", ".."}.isdisjoint(path.partition("?")[0].split("/")):
             raise Unfit("makes a path with a segment of dots alone")
@@ -168,7 +169,7 @@ class RequestTemplate:
                 if placeholder.many and (inside or text in targets):
                     raise ConfigError(
                         f"{text.key} has {placeholder.shown}, the values of all rows, where one row's belongs: write "
-                        f"{_single(placeholder)}",
+                        f"{placeholder._replace(many=False).shown}",
                         key=text.key,
                     )
                 if placeholder.many and text.alone is None:
@@ -186,10 +187,6 @@ class RequestTemplate:
 
 
 _ROWS = Placeholder("", many=True)
-
-
-def _single(placeholder: Placeholder) -> str:
-    return placeholder._replace(many=False).shown
 
 
 def _path(path: str) -> list[str | Text]:
@@ -210,14 +207,6 @@ def _headers(fields: Mapping[str, str]) -> dict[str, str | Text]:
         raise ConfigError(f"headers must be a table of names and texts, not {fields!r}", key="headers")
     require_headers(fields)
     return {name: parse(value, f"headers.{name}") for name, value in fields.items()}
-
-
-def _quoted(value: str) -> str:
-    try:
-        # Also the slash: a value is one segment, and never leads to another resource.
-        return quote(value, safe="")
-    except UnicodeEncodeError:
-        raise Unfit("has half of a surrogate pair, which is no text") from None
 
 
 def _payload(parts: list[bytes]) -> Payload:
@@ -321,13 +310,9 @@ def _objects(columns: Mapping[str, Array]) -> bytes:
     if len({len(array) for array in arrays.values()}) != 1:
         raise InputError(f"columns differ in length: { {name: len(array) for name, array in arrays.items()} }")
     # Rows of numbers stay arrays, which orjson writes at once; single values are faster as Python's own.
-    cells = [_json_cells(jsonable(array)) for array in arrays.values()]
+    columns_of_cells = [jsonable(array) for array in arrays.values()]
+    cells = [one.tolist() if isinstance(one, np.ndarray) and one.ndim == 1 else one for one in columns_of_cells]
     return orjson.dumps([dict(zip(arrays, row, strict=True)) for row in zip(*cells, strict=True)], option=DUMPS)
-
-
-def _json_cells(column: Any) -> list[Any]:
-    single = isinstance(column, np.ndarray) and column.ndim == 1
-    return list(column.tolist() if single else column)
 
 
 def _listed(rows: Sequence[Any]) -> bytes:

@@ -112,7 +112,9 @@ def stacked(values: Sequence[Any], fits: Fits | None = None) -> Array:
     if isinstance(first, np.ndarray | np.generic) and first.dtype.kind in "biuf" and _alike(values):
         return np.stack(values)
     if set(map(type, values)) == {bytes}:
-        return _array_of_bytes(values)
+        objects = np.empty(len(values), object)
+        objects[:] = values  # numpy would make a dtype of fixed width, which drops trailing zero bytes
+        return objects
     try:
         return array(values, _AS_IT_IS)
     except Unfit:
@@ -195,12 +197,6 @@ def holds_nonfinite(value: object) -> bool:
 def _alike(values: Sequence[Any]) -> bool:
     kinds = {(value.shape, value.dtype) if isinstance(value, np.ndarray | np.generic) else None for value in values}
     return len(kinds) == 1
-
-
-def _array_of_bytes(values: Sequence[bytes]) -> Array:
-    objects = np.empty(len(values), object)
-    objects[:] = values  # numpy would make a dtype of fixed width, which drops trailing zero bytes
-    return objects
 
 
 def _without_numpy(value: Any) -> Any:

@@ -143,10 +143,6 @@ def _chained(node: Any, children: Sequence[Any], value: Any) -> Any:
     return value
 
 
-def _projected(node: Any, children: Sequence[Any], value: Any) -> Any:
-    return _built(children[0], [_built(children[1], each) for each in _list(value)])
-
-
 def _filtered(node: Any, children: Sequence[Any], value: Any) -> Any:
     items = [_built(children[1], each) for each in _list(value)]
     # The value itself may meet the condition, as in content[?text].text.
@@ -154,10 +150,6 @@ def _filtered(node: Any, children: Sequence[Any], value: Any) -> Any:
     return _built(
         children[0], [item if meets(children[2], item) else _merged(item, _meeting(children[2])) for item in items]
     )
-
-
-def _flattened(node: Any, children: Sequence[Any], value: Any) -> Any:
-    return _built(children[0], [[each] if isinstance(each, list) else each for each in _list(value)])
 
 
 def _selected(node: Any, children: Sequence[Any], value: Any) -> Any:
@@ -187,8 +179,12 @@ _BUILDERS: dict[str, Callable[[Any, Sequence[Any], Any], Any]] = {
     "subexpression": _chained,
     "index_expression": _chained,
     "pipe": _chained,
-    "projection": _projected,
-    "flatten": _flattened,
+    "projection": lambda node, children, value: _built(
+        children[0], [_built(children[1], each) for each in _list(value)]
+    ),
+    "flatten": lambda node, children, value: _built(
+        children[0], [[each] if isinstance(each, list) else each for each in _list(value)]
+    ),
     "filter_projection": _filtered,
     "multi_select_dict": _selected,
     "multi_select_list": _selected,

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fanout._escape import is_unicode, shortened
+from fanout.rows import exact_digits
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -30,6 +33,10 @@ _LONGEST_SHOWN = 40
 _MOST_DIGITS = 20
 _TEXT = np.dtypes.StringDType()
 _FLOAT = np.dtype(np.float64)
+_JSON_NAMES = {
+    bool: "true or false", int: "a number", float: "a number", Decimal: "a number", str: "a text", type(None): "null",
+    list: "a list", tuple: "a list", dict: "an object",
+}  # fmt: skip
 
 
 class Unfit(ValueError):  # noqa: N818 - the caller makes an error of `fanout.errors` of it
@@ -218,7 +225,7 @@ def _floats(flat: Sequence[float], types: set[type], dtype: np.dtype[Any], *, ke
         raise Unfit(f"holds an integer that {dtype} does not hold exactly", row=i) from None
     with np.errstate(all="ignore"):
         # The first integer beyond the bound has been rounded down to the bound itself, so that it counts.
-        if int in types and np.fmax.reduce(np.abs(wide)) >= min(_EXACT, _last_exact(dtype)):
+        if int in types and np.fmax.reduce(np.abs(wide)) >= min(_EXACT, 2 ** exact_digits(dtype)):
             _check_integers(flat, dtype)
         if dtype == _FLOAT:
             return wide
@@ -226,11 +233,6 @@ def _floats(flat: Sequence[float], types: set[type], dtype: np.dtype[Any], *, ke
         if not keep and dtype.itemsize < wide.itemsize and not isfinite(narrow.sum()):
             _check_overflow(wide, narrow)
     return narrow
-
-
-def _last_exact(dtype: np.dtype[Any]) -> int:
-    """The bound up to which the dtype holds every integer."""
-    return 1 << (int(np.finfo(dtype).nmant) + 1)
 
 
 def _check_integers(flat: Sequence[float], dtype: np.dtype[Any]) -> None:
@@ -274,8 +276,7 @@ def _integer(value: int | Decimal, i: int, dtype: np.dtype[Any]) -> int:
 
 
 def _shown(number: float | Decimal) -> str:
-    text = str(number)  # it has as many digits as the server has written
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+    return shortened(str(number), _LONGEST_SHOWN)  # it has as many digits as the server has written
 
 
 def _integers(flat: Sequence[int]) -> Array:
@@ -285,23 +286,5 @@ def _integers(flat: Sequence[int]) -> Array:
     return _whole(flat, {int}, signed if fits else np.dtype(np.uint64))
 
 
-def is_unicode(text: str) -> bool:
-    """False for a text with half of a surrogate pair, which UTF-8 cannot express."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _json_name(kind: type) -> str:
-    names = {
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        Decimal: "a number",
-        str: "a text",
-        type(None): "null",
-    }
-    names |= {list: "a list", tuple: "a list", dict: "an object"}
-    return names.get(kind, f"a {kind.__name__}")
+    return _JSON_NAMES.get(kind, f"a {kind.__name__}")

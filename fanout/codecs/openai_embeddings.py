@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import orjson
 
+from fanout._escape import is_unicode
 from fanout.codecs import _options, _vectors
 from fanout.codecs._numbers import AT_ONCE, LARGE, SimdjsonReader, exact_below, require_unique_names, vectors
 from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption, StatusRule
@@ -18,7 +19,7 @@ from fanout.codecs._parsing import counts, invalid, model_name, openai_counts, r
 from fanout.codecs._paths import order_of
 from fanout.codecs._rows import texts
 from fanout.codecs._slices import Uncut, rows_at
-from fanout.codecs._values import Unfit, Wanted, array, is_unicode
+from fanout.codecs._values import Unfit, Wanted, array
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
 from fanout.exact_json import LIGHT

@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -47,13 +47,11 @@ _RANGE = 2.0**64
 @checks_options
 @dataclass(frozen=True, kw_only=True)
 class Scripted(ServerResponse):
-    """A response in place of the model's, as a step of a script."""
+    """A response in place of the model's, as a step of a script.
 
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """Header fields. `MockEndpoint` adds a Content-Type of JSON if there is none."""
-
-    body: bytes = b""
+    Attributes:
+        headers: `MockEndpoint` adds a Content-Type of JSON if there is none.
+    """
 
 
 def checked_step(step: object) -> PlannedStep:

@@ -58,9 +58,9 @@ class ServerRequest:
 class ServerResponse:
     """One HTTP response."""
 
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
     rows: int = 0
     """Rows that the model has answered in it, for the server's statistics."""
 

@@ -19,9 +19,7 @@ from fanout.mock import MockTransport
 from fanout.rows import copy_rows, count_rows, take_rows
 from fanout.transport import Request
 from fanout.types import DecodedResponse as Decoded
-from fanout.types import (
-    Response,
-)
+from fanout.types import Response
 
 if TYPE_CHECKING:
     from fanout.codecs.base import Codec
@@ -29,16 +27,8 @@ if TYPE_CHECKING:
 
 _URL = "http://codec.invalid"
 _GARBAGE = (
-    b"",
-    b"{}",
-    b"[]",
-    b"null",
-    b'""',
-    b"0",
-    b"<!doctype html><html></html>",
-    b"\xff\xfe\x00",
-    b'{"error": "no"}',
-)
+    b"", b"{}", b"[]", b"null", b'""', b"0", b"<!doctype html><html></html>", b"\xff\xfe\x00", b'{"error": "no"}',
+)  # fmt: skip
 
 # Most places at which an answer is cut.
 _CUTS = 300
@@ -125,7 +115,7 @@ class CodecTests:
         if n < 2 or backwards is None:
             raise SkipTest("the answer states no order")
         try:
-            placed = _decoded(codec, _with_body(right, backwards), n)
+            placed = _decoded(codec, replace(right, status=200, body=backwards), n)
         except Exception:  # noqa: BLE001 - whatever decode raises, the client takes the answer for invalid
             return
         _assert_same(placed, _named(self.expected(rows)))
@@ -164,7 +154,7 @@ class CodecTests:
             results = []
             for given in (body, cast("bytes", bytearray(body))):
                 try:
-                    results.append(_decoded(codec, _with_body(right, given), n))
+                    results.append(_decoded(codec, replace(right, status=200, body=given), n))
                 except Exception as error:  # noqa: BLE001 - whatever decode raises, the answer counts as invalid
                     results.append({f"{type(error).__name__}: {error}": np.zeros(0)})
             _assert_same(*results)
@@ -185,7 +175,7 @@ class CodecTests:
         codec = self._prepared()
         right = self.response(codec, codec.encode(self.rows(1)), self.model)
         for body in _GARBAGE:
-            self._assert_refused(codec, _with_body(right, body), 1, f"{body!r} was taken for an answer")
+            self._assert_refused(codec, replace(right, status=200, body=body), 1, f"{body!r} was taken for an answer")
 
     def test_an_answer_that_is_cut_short_is_refused(self) -> None:
         """Wherever it is cut, unless all that is missing is white space."""
@@ -195,7 +185,7 @@ class CodecTests:
         # The last byte is always cut once, since a parser may ignore a missing bracket.
         for cut in sorted({*range(0, whole, max(1, whole // _CUTS)), whole - 1}):
             message = f"the first {cut} of {whole} bytes were taken for an answer"
-            self._assert_refused(codec, _with_body(right, right.body[:cut]), n, message)
+            self._assert_refused(codec, replace(right, status=200, body=right.body[:cut]), n, message)
 
     def test_nan_in_an_answer_is_refused(self) -> None:
         """Unless the codec is set to keep it. In texts there is none."""
@@ -270,7 +260,9 @@ class CodecTests:
         floats = next(array for array in _named(self.model(self.rows(n))).values() if array.dtype.kind == "f")
         # A server that cannot express NaN may still be replaced by one that writes it as text.
         written = orjson.dumps(floats[-1].ravel()[0], option=orjson.OPT_SERIALIZE_NUMPY)
-        responses += [_with_body(right, right.body.replace(written, word, 1)) for word in (b"NaN", b"null")]
+        responses += [
+            replace(right, status=200, body=right.body.replace(written, word, 1)) for word in (b"NaN", b"null")
+        ]
         return [response for response in responses if response.status == 200 and response.body != right.body]
 
     def _assert_refused(self, codec: Codec, response: Response, n_rows: int, otherwise: str) -> None:
@@ -331,10 +323,6 @@ def _assert_same(actual: Mapping[str, Array], wanted: Mapping[str, Array]) -> No
     alike = [actual[name] for name in wanted] if actual.keys() == wanted.keys() else list(actual.values())
     for array, other in zip(alike, wanted.values(), strict=True):
         np.testing.assert_array_equal(array, other)
-
-
-def _with_body(response: Response, body: bytes) -> Response:
-    return Response(status=200, headers=response.headers, body=body, url=response.url)
 
 
 def _body(payload: Payload) -> bytes:

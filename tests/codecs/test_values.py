@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.codecs._values import MayBeRounded, Unfit, Wanted, array, is_unicode, outputs
+from fanout._escape import is_unicode
+from fanout.codecs._values import MayBeRounded, Unfit, Wanted, array, outputs
 
 TEXT = np.dtypes.StringDType()
 
