@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from multidict import CIMultiDict
 
-from fanout.codecs._options import ANY_OUTPUT
+from fanout.codecs._options import ANY_OUTPUT, spec_for
 from fanout.errors import ConfigError, ConnectError, IncompleteResponse, ResponseTooLarge
 from fanout.faults.endpoint import FakeEndpoint
 from fanout.faults.names import Fault
@@ -59,7 +59,7 @@ def outputs_of(codec: Codec, given: Mapping[str, TensorSpec]) -> dict[str, Tenso
     known = codec.spec
     named = [*(codec.options.get("outputs") or ()), *known, *given]
     names = [name for name in dict.fromkeys(named) if name != ANY_OUTPUT] or [""]
-    outputs = {name: _merged(_of(given, name), _of(known, name)) for name in names}
+    outputs = {name: _merged(spec_for(given, name), spec_for(known, name)) for name in names}
     texts = [name for name, spec in outputs.items() if spec.dtype is not None and spec.dtype.kind == "T"]
     # The finish reason of a chat stands beside its text, and comes from the server, not from the model.
     return {texts[0]: outputs[texts[0]]} if len(texts) == len(outputs) else outputs
@@ -80,10 +80,6 @@ class MockModel:
         names = list(_digests(rows, self._seed))
         outputs = {name: _values(spec, names) for name, spec in self._outputs.items()}
         return outputs[""] if outputs.keys() == {""} else outputs
-
-
-def _of(specs: Mapping[str, TensorSpec], name: str) -> TensorSpec:
-    return specs.get(name) or specs.get(ANY_OUTPUT) or TensorSpec()
 
 
 def _merged(given: TensorSpec, known: TensorSpec) -> TensorSpec:

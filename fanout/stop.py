@@ -144,8 +144,7 @@ class Watchdog:
     Time in which the run has nothing to do, because the input or the consumer is slow, is no stall.
 
     Args:
-        run: seconds that the run may take; None for any number.
-        until: another deadline beside ``run``.
+        run: seconds that the run may take; ``until`` is another deadline beside it.
         stall: seconds for which work may be under way without a success.
         cause: gives the stop for a stall, where its cause is known.
     """

@@ -41,10 +41,6 @@ class Authenticator:
 
     Credentials are obtained in a task of their own: an attempt that is cancelled while it waits, such as a hedged one,
     ends the wait of no other.
-
-    Args:
-        auth: obtains them.
-        redactor: learns their secrets.
     """
 
     def __init__(self, auth: Auth, redactor: Redactor) -> None:

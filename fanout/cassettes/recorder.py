@@ -80,8 +80,7 @@ class Recorder:
             self._began = started
         # The file holds the redacted bytes, so the digest that names them has to be theirs.
         sent = request.redact(request.joined())
-        error = outcome if isinstance(outcome, TransportError) else None
-        response = None if isinstance(outcome, TransportError) else outcome
+        error, response = (outcome, None) if isinstance(outcome, TransportError) else (None, outcome)
         received = b"" if response is None else request.redact(response.body)
         # Its key is that of the request with its secrets, by which the replayer looks it up.
         original, path = digest(request.body), path_of(request.url)

@@ -70,7 +70,6 @@ def classify_response(
     """Classify an answer whose status is not 200 to 299.
 
     Args:
-        response: the answer.
         meaning: the status that its API means, if that is another.
         now: the time, for dates where the answer has none.
         quotes: true for words that the request holds, so that the answer may quote a row.

@@ -11,7 +11,7 @@ import numpy as np
 from fanout.codecs._parsing import invalid, read, read_with_usage
 from fanout.codecs._paths import BODY, PLAIN_FIELD, stated_order
 from fanout.codecs._slices import Uncut, rows_at
-from fanout.codecs._values import Unfit, Wanted, outputs
+from fanout.codecs._values import Unfit, outputs
 from fanout.exact_json import LIGHT
 from fanout.types import DecodedResponse
 
@@ -36,7 +36,6 @@ class AnswerReader:
     Args:
         answers: reads documents.
         numbers: makes a reader of the numbers in a field (None: in a list that is the document), if the dtype has one.
-        dtype_of: gives the dtype of an output, if it is known.
         keep: NaN and infinity are values.
         usage: finds the usage in a document; None if none is wanted.
     """
@@ -45,7 +44,6 @@ class AnswerReader:
         self,
         answers: Answers,
         numbers: Callable[[str | None], NumbersReader | None],
-        dtype_of: Callable[[str], np.dtype[Any] | None],
         *,
         keep: bool,
         usage: UsagePaths | None,
@@ -53,7 +51,7 @@ class AnswerReader:
         self.answers = answers
         self._path = answers.items.path
         self._numbers = numbers
-        self._dtype_of = dtype_of
+        self._wanted = answers.outputs.wanted
         self._keep = keep
         self._usage = usage
         self.fields = _fields_of_rows(self._path.expression) if answers.are_plain else ()
@@ -103,14 +101,14 @@ class AnswerReader:
         """The values of a slice of rows, with the rows that items state. Raises `Uncut` for odd statements of rows."""
         field = self._path.index
         if not field or not rows or type(rows[0]) is not dict or rows[0].keys() == {field}:
-            return outputs(rows, self.wanted)
+            return outputs(rows, self._wanted)
         stated = [row[field] if type(row) is dict and field in row else _NONE for row in rows]
         if set(map(type, stated)) != {int} or not _NONE <= min(stated) <= max(stated) < _MOST_ROWS:
             raise Uncut
         # The index is removed before the values are read, so that it becomes no output.
         if max(stated) != _NONE:
             rows = [{name: row[name] for name in row if name != field} if type(row) is dict else row for row in rows]
-        values = outputs(rows, self.wanted)
+        values = outputs(rows, self._wanted)
         return {**values, _INDEX: np.array(stated, np.int64)} if isinstance(values, Mapping) else values
 
     def _placed(self, rows: Array | Values, response: Response) -> Array | Values:
@@ -127,14 +125,10 @@ class AnswerReader:
     def document_values(self, document: object) -> Array | Values:
         """The values of a document whose answers are plain. Raises `Unfit`."""
         answers, index = self._path.find(document)
-        values = outputs(answers, self.wanted)
+        values = outputs(answers, self._wanted)
         if not isinstance(values, Mapping):
             return values
         return {name: array for name, array in values.items() if name != index}
-
-    def wanted(self, output: str) -> Wanted:
-        """The dtype of an output, and the values that it may have."""
-        return Wanted(self._dtype_of(output), keep=self._keep)
 
 
 class PredictionsReader(AnswerReader):
@@ -151,7 +145,7 @@ class PredictionsReader(AnswerReader):
         answers = fields.get("predictions", fields.get("outputs"))
         if answers is None:
             raise Unfit("has neither 'predictions' nor 'outputs'")
-        return outputs(answers, self.wanted)
+        return outputs(answers, self._wanted)
 
 
 def _fields_of_rows(field: str) -> tuple[str | None, ...]:

@@ -58,14 +58,13 @@ class _Output(NamedTuple):
 class AnswerSchema:
     """Reads answers, and makes an output of each field.
 
+    Raises `ConfigError` for a schema that cannot be used. The message names the place.
+
     Args:
         schema: name -> field, a table with ``type`` (``"str"``, ``"int"``, ``"float"``, ``"bool"``, ``"list"``,
             ``"object"``), ``enum``, ``min``, ``max``, ``min_length``, ``max_length``, ``pattern``, ``items``,
             ``min_items``, ``max_items``, ``fields``, ``null``, ``description``, or the type alone; a JSON Schema of
             an object, or the path of a file with one; or a pydantic model.
-
-    Raises:
-        ConfigError: a schema that cannot be used. The message names the place.
     """
 
     def __init__(self, schema: object) -> None:

@@ -33,13 +33,7 @@ _WORDS = ("message", "reason", "error", "detail")
 
 
 class Items:
-    """Finds the answers in a document, in the order of the rows.
-
-    Args:
-        answers: path to the list; None: the document is the list, or the only answer (``one_row``).
-        order: ``"position"``, or the path of the row's index in an item; None: ``index``, where items have it.
-        one_row: one request carries one row.
-    """
+    """Finds the answers in a document, in the order of the rows. The arguments are options of `Json`."""
 
     def __init__(self, answers: str | None, order: str | None, *, one_row: bool) -> None:
         self.is_document = one_row and answers is None
@@ -75,15 +69,13 @@ class Items:
 class Answers:
     """Reads the answers of a document.
 
+    Raises `ConfigError` for an option that cannot be used.
+
     Args:
         items: finds them.
         outputs: the values that are read from each.
-        parse: path to a text in an item, whose JSON takes the item's place.
-        fail_when: path; where it finds something that is true, the row is refused.
+        parse, fail_when: options of `Json`.
         typed: reads the text at ``parse`` in place of ``outputs``.
-
-    Raises:
-        ConfigError: an option that cannot be used.
     """
 
     def __init__(

@@ -30,8 +30,7 @@ _ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
 class RawBody:
     """A body that is one value: bytes as they are, or a text in UTF-8.
 
-    Raises:
-        ConfigError: the template has no placeholder.
+    Raises `ConfigError` for a template without a placeholder.
     """
 
     def __init__(self, template: Any) -> None:
@@ -56,11 +55,7 @@ class RawBody:
 class FormBody:
     """A multipart form. Values that are bytes are files; all others are texts.
 
-    Args:
-        fields: name -> text with placeholders, a constant, or a table of ``value``, ``filename`` and ``type``.
-
-    Raises:
-        ConfigError: a field that cannot be used, or none with a placeholder.
+    Raises `ConfigError` for a field that cannot be used, or none with a placeholder.
     """
 
     def __init__(self, fields: Any) -> None:

@@ -57,15 +57,9 @@ _NO_ACCIDENT = ("tool_calls", "length")
 
 
 class Messages:
-    """Writes the ``messages`` of each row.
+    """Writes the ``messages`` of each row. The arguments are options of `OpenAIChat`.
 
-    Args:
-        prompt: content of the user's message, a text or a list of parts, with placeholders.
-        system: content of a system message before all others, with placeholders.
-        messages: the other messages, with placeholders, in place of a prompt.
-
-    Raises:
-        ConfigError: a template that cannot be used.
+    Raises `ConfigError` for a template that cannot be used.
     """
 
     def __init__(self, prompt: object, system: object, messages: object) -> None:

@@ -28,15 +28,14 @@ _LONGEST_KEY = 18
 class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
     """Search documents for an expression, after items that state their row have been put in row order.
 
+    Raises `ConfigError` for an expression that is no JMESPath.
+
     Args:
         expression: a JMESPath.
         index: the field of items that states their row; empty: none does.
         key: the option that holds the expression, for messages.
         required: each item that a projection takes a value of has to state its row.
         within_row: the documents are items, each of one row, so that a filter or a join moves no value to another row.
-
-    Raises:
-        ConfigError: no JMESPath.
     """
 
     def __init__(

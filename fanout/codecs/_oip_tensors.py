@@ -254,12 +254,7 @@ def _in_slices(response: Response, *, keep: bool) -> dict[str, Array] | None:
 
 
 def _with_arrays(document: Any, arrays: dict[str, tuple[str, Array]]) -> dict[str, Array]:
-    """The outputs of a document that has marks in place of its data. Raises `Uncut` and `Unfit`.
-
-    Args:
-        document: the answer.
-        arrays: mark -> datatype and array.
-    """
+    """The outputs of an answer that has the marks of ``arrays`` in place of its data. Raises `Uncut` and `Unfit`."""
     listed = document.get("outputs") if isinstance(document, dict) else None
     for item in listed if isinstance(listed, list) else []:
         data = item.get("data") if isinstance(item, dict) else None

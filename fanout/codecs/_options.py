@@ -151,6 +151,11 @@ def spec_from_options(dtype: DTypeOption, shape: ShapeOption) -> dict[str, Tenso
     }
 
 
+def spec_for(specs: Mapping[str, TensorSpec], output: str) -> TensorSpec:
+    """Return the spec of an output, or the one for every other output, as far as there is one."""
+    return specs.get(output) or specs.get(ANY_OUTPUT) or TensorSpec()
+
+
 def output_dtype(name: object, key: str) -> np.dtype[Any] | None:
     """Return the dtype of this name; None for None. Raises `ConfigError`."""
     if name is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from fanout.codecs import _values
-from fanout.codecs._options import OutputOptions, output_dtype, output_shape, require_keys
+from fanout.codecs._options import OutputOptions, output_dtype, output_shape, require_keys, spec_for
 from fanout.codecs._paths import PLAIN_FIELD, finder, order_of
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
@@ -24,15 +24,9 @@ _STRING = np.dtypes.StringDType()
 
 
 class Output:
-    """One output: its path inside an item, its dtype and shape.
+    """One output: its path inside an item, or a table of `OutputOptions`, and its dtype and shape by ``default``.
 
-    Args:
-        name: name of the output.
-        given: a JMESPath, or a table of `OutputOptions`.
-        default: the dtype and shape of the codec's options.
-
-    Raises:
-        ConfigError: a path or an option that cannot be used.
+    Raises `ConfigError` for a path or an option that cannot be used.
     """
 
     def __init__(self, name: str, given: object, default: TensorSpec) -> None:
@@ -117,24 +111,23 @@ class Output:
 class Outputs:
     """Reads the outputs of all answers.
 
+    Raises `ConfigError` for an option that cannot be used.
+
     Args:
         given: name -> path, or `OutputOptions`; empty: the answers themselves are the values.
-        spec_of: the dtype and shape that the codec's options give an output.
+        specs: the dtypes and shapes of the codec's options, by output.
         keep: accept numbers that overflow their dtype.
-
-    Raises:
-        ConfigError: an option that cannot be used.
     """
 
-    def __init__(self, given: Mapping[str, Any], spec_of: Callable[[str], TensorSpec], *, keep: bool) -> None:
+    def __init__(self, given: Mapping[str, Any], specs: Mapping[str, TensorSpec], *, keep: bool) -> None:
         if not isinstance(given, Mapping):
             raise ConfigError(f"outputs must be a table of name = path, not {given!r}", key="outputs")
-        self.by_name = {name: Output(name, one, spec_of(name)) for name, one in given.items()}
+        self.by_name = {name: Output(name, one, spec_for(specs, name)) for name, one in given.items()}
         self._wanted_of = {
             name: _values.Wanted(output.spec.dtype, keep=keep, nulls=output.keeps_null)
             for name, output in self.by_name.items()
         }
-        self._spec_of = spec_of
+        self._specs = specs
         self._keep = keep
         self.computes = any(output.computes for output in self.by_name.values())
         self.keeps_null = any(output.keeps_null for output in self.by_name.values())
@@ -143,7 +136,7 @@ class Outputs:
         """The values of all items. Raises `Unfit`."""
         if self.by_name.keys() == {""}:
             return _values.array(self.by_name[""].column(items), self._wanted_of[""])
-        return _values.outputs(self._columns(items) if self.by_name else items, self._wanted)
+        return _values.outputs(self._columns(items) if self.by_name else items, self.wanted)
 
     def _columns(self, items: Sequence[Any]) -> dict[str, list[Any]]:
         columns = {}
@@ -155,8 +148,9 @@ class Outputs:
                 raise Unfit(message, row=error.row, error_kind=error.error_kind) from None
         return columns
 
-    def _wanted(self, name: str) -> _values.Wanted:
-        return self._wanted_of.get(name) or _values.Wanted(self._spec_of(name).dtype, keep=self._keep)
+    def wanted(self, name: str) -> _values.Wanted:
+        """The dtype of an output, and the values that it may have."""
+        return self._wanted_of.get(name) or _values.Wanted(spec_for(self._specs, name).dtype, keep=self._keep)
 
 
 def json_text(value: Any) -> str:

@@ -50,14 +50,13 @@ def read(
 ) -> Array | Values:
     """Parse the body and return ``convert`` of the document.
 
+    Raises `InvalidResponse` for a body that is not JSON, or too large once parsed, or where ``convert`` raises `Unfit`.
+
     Args:
         response: its body is the JSON document.
         convert: raises `Unfit` where the document does not fit; it may be called twice.
         exactly: keep integers beyond 64 bits as written, for a ``convert`` that computes with them.
         keep: accept ``NaN``, ``Infinity`` and numbers beyond float64, which JSON does not have.
-
-    Raises:
-        InvalidResponse: the body is not JSON, or too large once parsed, or ``convert`` raised `Unfit`.
     """
     if why := too_heavy(response.body):
         raise InvalidResponse(f"the answer {why}")

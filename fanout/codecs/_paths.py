@@ -33,14 +33,13 @@ _LARGEST_COUNT = 2**53
 class Path:
     """Finds the answers in a document.
 
+    Raises `ConfigError` for an expression that is no JMESPath.
+
     Args:
         expression: a name, `BODY`, or any JMESPath.
         index: the field in which items state their row; empty: they are in row order.
         key: the option that holds the expression, for messages.
         required: where the path finds a value of each item, all but one of the items have to state their row.
-
-    Raises:
-        ConfigError: ``expression`` is no JMESPath.
     """
 
     def __init__(self, expression: str, index: str, key: str = "answers", *, required: bool = False) -> None:

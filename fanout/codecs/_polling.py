@@ -29,8 +29,9 @@ _OF_IDENTITY = ("url", "until", "result")
 class Polling:
     """The way to the result of a job.
 
+    Raises `ConfigError` for a key that is missing, unknown or cannot be used.
+
     Args:
-        given: a table of `PollOptions`.
         usage: paths to the counts in the state of a job that has ended.
 
     Attributes:
@@ -39,9 +40,6 @@ class Polling:
         origins: other origins that a URL may have. No credentials are sent there.
         most: jobs that may wait at once, beside the requests in flight.
         identity: the keys that distinguish one run from another.
-
-    Raises:
-        ConfigError: a key that is missing, unknown or cannot be used.
     """
 
     def __init__(self, given: Any, usage: UsagePaths | None = None) -> None:

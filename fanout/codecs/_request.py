@@ -44,18 +44,12 @@ _MOST_REASONS = 3
 
 
 class RequestTemplate:
-    """The request for some rows.
+    """The request for some rows. The arguments are options of `Json`.
+
+    Raises `ConfigError` for a template that cannot be used. The message names its key and position.
 
     Args:
-        request: the body, any JSON value.
-        item: the shape of each element of ``{{rows}}``; None: the row itself.
-        path: appended to the path of the URL; it may have a query.
-        headers: header fields.
-        missing: a value of a row that is null is sent (``"null"``), or fails the row (``"fail"``).
         other_body: makes a body that is no JSON, in place of ``request``. Such a request carries one row.
-
-    Raises:
-        ConfigError: a template that cannot be used. The message names its key and position.
     """
 
     def __init__(

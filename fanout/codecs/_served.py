@@ -53,8 +53,7 @@ def document_for(values: Any, answers: Answers, usage: Iterable[str] = ()) -> by
 
     ``usage`` are paths at which the document gets the number of rows.
 
-    Raises:
-        ConfigError: the paths do not show the shape of such a document.
+    Raises `ConfigError` for paths that do not show the shape of such a document.
     """
     items = _items(values, answers)
     if answers.parse is not None:

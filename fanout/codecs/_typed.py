@@ -52,17 +52,9 @@ _DECODER = json.JSONDecoder()
 
 
 class TypedAnswers:
-    """Asks for answers of a schema, and reads them.
+    """Asks for answers of a schema, and reads them. The arguments are options of `OpenAIChat`.
 
-    Args:
-        schema: see `AnswerSchema`.
-        mode: ``"json_schema"`` sends it as ``response_format``; for servers without that, ``"tools"`` sends it as the
-            only tool, ``"json_object"`` and ``"prompt"`` write it into the system message.
-        validate: called with each valid answer, a dict; it raises ValueError to refuse one.
-        logprobs: name of a field with an enum of texts, whose values get log probabilities.
-
-    Raises:
-        ConfigError: an option that cannot be used.
+    Raises `ConfigError` for an option that cannot be used.
     """
 
     def __init__(self, schema: object, mode: str, validate: object, logprobs: object = None) -> None:

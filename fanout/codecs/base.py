@@ -7,7 +7,7 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption, StatusRule, sampled_by, spec_from_options
+from fanout.codecs._options import DTypeOption, ShapeOption, StatusRule, sampled_by, spec_for, spec_from_options
 from fanout.codecs._paths import UsagePaths
 from fanout.codecs._rules import StatusRules
 from fanout.errors import ConfigError
@@ -200,8 +200,7 @@ class Codec(ABC):
 
     def _dtype_of(self, output: str) -> np.dtype[Any] | None:
         """The dtype option for an output."""
-        spec = self._spec.get(output) or self._spec.get(ANY_OUTPUT)
-        return None if spec is None else spec.dtype
+        return spec_for(self._spec, output).dtype
 
     def metadata_requests(self, url: str, responses: Sequence[Response] = ()) -> Sequence[str]:
         """URLs (of the same origin) to GET before the first request to ``url``, to learn about the model.

@@ -34,7 +34,7 @@ from fanout.codecs._typed import request_for, typed_answers
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError
 from fanout.rows import FEW_NUMBERS, within
-from fanout.types import Action, DecodedResponse, Payload, Response, TensorSpec, Verdict
+from fanout.types import Action, DecodedResponse, Payload, Response, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,9 +150,9 @@ class Json(Codec):
             self.options = {**self.options, "poll": self.polling.identity}
         keep = nonfinite == "keep"
         items = Items(answers, order, one_row=self._template.one_row)
-        values = Outputs(outputs or {}, self._spec_of, keep=keep)
+        values = Outputs(outputs or {}, self._spec, keep=keep)
         self._reader = self.reader_type(
-            Answers(items, values, parse, fail_when, typed), self._numbers_in, self._dtype_of, keep=keep,
+            Answers(items, values, parse, fail_when, typed), self._numbers_in, keep=keep,
             usage=self._usage,
         )  # fmt: skip
         if outputs:
@@ -235,9 +235,6 @@ class Json(Codec):
             )
         original = document.get("OriginalStatusCode") if isinstance(document, dict) else None
         return original if isinstance(original, int) and 400 <= original < 600 else None
-
-    def _spec_of(self, output: str) -> TensorSpec:
-        return self._spec.get(output) or self._spec.get(_options.ANY_OUTPUT) or TensorSpec()
 
     def _numbers_in(self, field: str | None) -> NumbersReader | None:
         """A reader of the rows in a field, or in a document that is a list; None for a dtype that it does not read."""

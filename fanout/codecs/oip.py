@@ -16,7 +16,7 @@ import orjson
 from fanout.codecs import _options
 from fanout.codecs._oip_model import Metadata, has_no_extensions, metadata_urls, most_rows, server_url, spec_of
 from fanout.codecs._oip_tensors import LENGTH_HEADER, Input, fits, fitted, header_of, is_of_views, output_tensors
-from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption, StatusRule
+from fanout.codecs._options import DTypeOption, ShapeOption, StatusRule, spec_for
 from fanout.codecs._rows import DUMPS, columns, stacked
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError, EncodeError, InputError, InvalidResponse
@@ -167,7 +167,7 @@ class Oip(Codec):
         for name, tensor in (metadata.outputs if metadata else {}).items():
             if not self._outputs or name in self._outputs:
                 stated = spec_of(tensor)
-                given = self._given.get(name, self._given.get(ANY_OUTPUT, TensorSpec()))
+                given = spec_for(self._given, name)
                 shape = stated.shape if given.shape is None else given.shape
                 specs[name] = TensorSpec(dtype=given.dtype or stated.dtype, shape=shape)
         return specs

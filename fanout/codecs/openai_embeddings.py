@@ -14,7 +14,7 @@ import orjson
 from fanout._escape import is_unicode
 from fanout.codecs import _options, _vectors
 from fanout.codecs._numbers import AT_ONCE, LARGE, SimdjsonReader, exact_below, require_unique_names, vectors
-from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption, StatusRule
+from fanout.codecs._options import ANY_OUTPUT, DTypeOption, ShapeOption, StatusRule, spec_for
 from fanout.codecs._parsing import counts, invalid, model_name, openai_counts, read_with_usage, with_usage_of
 from fanout.codecs._paths import order_of
 from fanout.codecs._rows import texts
@@ -79,8 +79,7 @@ class OpenAIEmbeddings(Codec):
         super().__init__(dtype=dtype, shape=shape, nonfinite=nonfinite, usage=usage, status_rules=status_rules)
         self._dtype = self._dtype_of("") or np.dtype(np.float16 if embed_dtype == "float16" else np.float32)
         _check(dimensions, encoding_format, embed_dtype, self._dtype)
-        given = self._spec.get("", self._spec.get(ANY_OUTPUT, TensorSpec()))
-        shape = given.shape or (None if dimensions is None else (dimensions,))
+        shape = spec_for(self._spec, "").shape or (None if dimensions is None else (dimensions,))
         # The embeddings are the only output, so that every name means them.
         self._spec = {ANY_OUTPUT: TensorSpec(dtype=self._dtype, shape=shape)}
         self.model = _options.text_or_none("model", model)

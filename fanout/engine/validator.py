@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fanout.codecs._options import ANY_OUTPUT, spec_for
 from fanout.errors import InvalidResponse
 from fanout.rows import FEW_NUMBERS, hides_values, is_masked_array, within
 from fanout.threads import DaemonThread
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from fanout.codecs.base import Codec
     from fanout.engine.chunker import ChunkTask
     from fanout.types import Response
-
-ANY_OUTPUT = "*"
 
 
 class Unconfirmed(NamedTuple):
@@ -169,15 +168,12 @@ class ResponseValidator:
     def _complete(self, schema: Schema) -> bool:
         """True if the spec alone gives the schema: the names of the outputs with their dtypes and shapes."""
         named = self._spec.keys() - {ANY_OUTPUT} or {""}
-        specs = [self._spec_of(name) for name in schema]
+        specs = [spec_for(self._spec, name) for name in schema]
         whole = all(s.dtype is not None and s.shape is not None and None not in s.shape for s in specs)
         return whole and schema.keys() == named
 
-    def _spec_of(self, name: str) -> TensorSpec:
-        return self._spec.get(name) or self._spec.get(ANY_OUTPUT) or TensorSpec()
-
     def _check_spec(self, name: str, array: Array) -> None:
-        spec = self._spec_of(name)
+        spec = spec_for(self._spec, name)
         if spec.dtype is not None and array.dtype != spec.dtype:
             raise InvalidResponse(f"{_called(name)}dtype {array.dtype}, wanted {spec.dtype}", error_kind="dtype")
         if spec.shape is None:

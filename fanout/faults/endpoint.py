@@ -88,13 +88,7 @@ def _can_be_sent(response: ServerResponse) -> bool:
 class FaultPlan:
     """Gives each request its step: the next scripted one, else that of ``faults``.
 
-    Args:
-        faults: probabilities by fault, or a function that gives a step for each request.
-        seed: another one brings other faults.
-        check: gives the meaning of a scripted step.
-
-    Raises:
-        ConfigError: an unknown fault, or a probability that is none.
+    Raises `ConfigError` for an unknown fault, or a probability that is none.
     """
 
     def __init__(self, faults: Faults = None, seed: int = 0, *, check: Check = checked_step) -> None:
@@ -166,20 +160,13 @@ class FaultSampler:
 
 
 class FakeEndpoint(ServedModel):
-    """A model that answers requests, and meets them with faults.
+    """A model that answers requests, and meets them with faults. `FaultServer` describes its arguments.
+
+    Raises `ConfigError` for an unknown fault, or a probability that is none.
 
     Args:
-        model: a function on arrays, or a whole `Model`.
         name: the name of a model that is a bare function.
-        faults: probabilities by fault, or a function that gives a step for each request.
-        seed: another one brings other faults.
-        latency: seconds that every response takes, or a function that gives them for each request number.
-        record: keep every request in `requests`, with its time in `times`.
-        worker: calls the model, so that a slow one does not block the server; by default the event loop calls it.
         check: gives the meaning of a scripted step.
-
-    Raises:
-        ConfigError: an unknown fault, or a probability that is none.
     """
 
     def __init__(

@@ -23,10 +23,7 @@ def create_app(model: Model, *, latency: float = 0.0) -> web.Application:
     """A web application that serves ``model``; ``GET /stats`` gives the counts so far.
 
     The function is called in one worker thread, one request after the other, so that ``/healthz`` answers meanwhile.
-
-    Args:
-        model: the model to serve.
-        latency: seconds that every POST waits before its turn, as on a slower or more distant server.
+    Every POST waits ``latency`` seconds before its turn, as on a slower or more distant server.
     """
     worker = ThreadPoolExecutor(1, "model")
     server = ServedModel(model, latency=latency, worker=worker)
@@ -58,15 +55,14 @@ async def serve(
 ) -> None:
     """Serve the model of that name until cancelled; requests in flight then get 5 s to end.
 
+    Raises `ConfigError` for an unknown model, and an address that cannot be listened on.
+
     Args:
         name: ``digits``, ``echo`` or ``package.module:function``.
         host: address to listen on.
         port: port to listen on; 0 for a free one.
         latency: seconds that every POST waits before its turn.
         on_ready: called with the base URL once requests are taken.
-
-    Raises:
-        ConfigError: no such model, or the address cannot be listened on.
     """
     app = create_app(load_model(name), latency=latency)
     # A log line for each request would only slow the server down.

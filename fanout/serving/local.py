@@ -37,8 +37,7 @@ class LocalServer:
     async def start(self) -> str:
         """Start the server, and return its base URL once it takes requests.
 
-        Raises:
-            ConfigError: the model cannot be served, or was not within 30 s.
+        Raises `ConfigError` for a model that cannot be served, or is not within 30 s.
         """
         assert self._process is None, "this server is running"
         self._process = await asyncio.create_subprocess_exec(

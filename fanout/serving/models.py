@@ -223,14 +223,13 @@ def classify(images: object) -> Array:
 
     softmax(W x + b), as in Bishop, Pattern Recognition and Machine Learning (2006), section 4.3.4, in float32.
 
+    Raises `StatusError` (400) for anything of another shape.
+
     Args:
         images: shape (n, 64) or (n, 8, 8), any real dtype; used as float32.
 
     Returns:
         Shape (n, 10), float32; each row sums to 1. A row has the same bits in whatever batch it comes.
-
-    Raises:
-        StatusError: 400, for anything of another shape.
     """
     pixels = _pixels(images)
     weights, bias = _parameters()

@@ -35,7 +35,6 @@ class ServedModel:
     """A model as one server answers with it, and the counts of its POST requests.
 
     Args:
-        model: the model.
         latency: seconds that every response takes, or a function that gives them for each request number.
         worker: calls the model, so that a slow one does not block the server; by default the event loop calls it.
     """

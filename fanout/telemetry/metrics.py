@@ -132,11 +132,7 @@ class Operation(NamedTuple):
 
 
 class GenAI:
-    """Describes the chunks of codecs for language models.
-
-    Args:
-        provider: the provider's name.
-    """
+    """Describes the chunks of codecs for language models of a provider."""
 
     def __init__(self, provider: str, meter: Meter) -> None:
         self._provider = label(provider)

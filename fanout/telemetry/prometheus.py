@@ -99,11 +99,10 @@ class Prometheus(Telemetry):
 def serve_metrics(port: int) -> Iterator[tuple[Prometheus, str]]:
     """Serve the metrics of clients on the loopback interface while entered. Yields their collector and the URL.
 
+    Raises `ConfigError` without prometheus_client, and for a port that is taken.
+
     Args:
         port: 0 takes a free one.
-
-    Raises:
-        ConfigError: prometheus_client is missing, or the port is taken.
     """
     try:
         from prometheus_client import CollectorRegistry, start_http_server

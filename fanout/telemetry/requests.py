@@ -110,7 +110,6 @@ class TracedTransport:
 
     Args:
         url: the one that most requests go to.
-        redactor: redacts URLs.
         propagation: adds the context of a span to its request; None adds none.
         on_failure: takes an error of the SDK, which never harms a request.
     """

@@ -107,9 +107,6 @@ class StreamCounter:
     and fewer requests are in flight.
 
     Args:
-        stream: not entered yet.
-        control: the control of the stream.
-        events: the events of the stream's client.
         quota: number of chunks to count; None: all of them.
         seconds: planned duration.
     """

@@ -144,7 +144,6 @@ class TrialRunner:
 
     Args:
         job: its URL must accept requests: no server is started for a trial.
-        sample: the rows to send.
         seconds: counted duration of a trial, if enough chunks are answered in it.
         control: ends the run under way from outside.
         transport: answers in place of the endpoint; None: the network.
