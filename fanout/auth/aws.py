@@ -116,7 +116,8 @@ def sign(scope: Scope, request: Request, time_stamp: str) -> dict[str, str]:
     canonical = "\n".join(
         [
             request.method,
-            _canonical_path(parts.path, scope.service),
+            # The path as it is sent is encoded once more; S3 alone signs it as it is.
+            parts.path or "/" if scope.service == "s3" else quote(parts.path or "/", safe=f"/{_UNRESERVED}"),
             _canonical_query(parts.query),
             *(f"{name}:{signed[name]}" for name in sorted(signed)),
             "",
@@ -140,11 +141,6 @@ def _host(scheme: str, host: str, port: int | None) -> str:
     """Return the field Host as it is sent: without the usual port of the scheme."""
     shown = f"[{host}]" if ":" in host else host
     return shown if port in (None, USUAL_PORTS.get(scheme)) else f"{shown}:{port}"
-
-
-def _canonical_path(path: str, service: str) -> str:
-    # The path as it is sent is encoded once more; S3 alone signs it as it is.
-    return path or "/" if service == "s3" else quote(path or "/", safe=f"/{_UNRESERVED}")
 
 
 def _canonical_query(query: str) -> str:

@@ -80,7 +80,8 @@ class Replayer:
         interaction = interactions.popleft()
         self.remaining -= 1
         # At least one turn of the loop, as with every real transport: other tasks get their turn.
-        await asyncio.sleep(interaction.seconds if self._waits() else 0)
+        waits = isinstance(asyncio.get_running_loop(), VirtualClock) if self._latencies is None else self._latencies
+        await asyncio.sleep(interaction.seconds if waits else 0)
         if interaction.status is None:
             raise _error(interaction)
         return Response(
@@ -92,11 +93,6 @@ class Replayer:
 
     def __repr__(self) -> str:
         return f"<Replayer {self.path} {self.remaining} exchanges left>"
-
-    def _waits(self) -> bool:
-        if self._latencies is None:
-            return isinstance(asyncio.get_running_loop(), VirtualClock)
-        return self._latencies
 
     def _refusal(self, request: Request, path: str, key: str) -> str:
         shown_path = request.redact(path.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
@@ -172,7 +168,8 @@ def _of_json(recorded: Any, asked: Any, place: str) -> Iterator[str]:
         for i, (one, other) in enumerate(zip(recorded, asked, strict=False)):
             yield from _of_json(one, other, f"{place}[{i}]")
     elif recorded != asked:
-        yield f"{place} is {_short(asked)} where {_short(recorded)} was recorded"
+        shown, known = (shortened(repr(value), _LONGEST) for value in (asked, recorded))
+        yield f"{place} is {shown} where {known} was recorded"
 
 
 def _of_bytes(recorded: bytes, asked: bytes) -> str:
@@ -182,8 +179,3 @@ def _of_bytes(recorded: bytes, asked: bytes) -> str:
     lengths = f" ({len(asked):,} bytes where {len(recorded):,} were recorded)" if len(asked) != len(recorded) else ""
     here = slice(at, at + _EXCERPT)
     return f"bodies differ from byte {at:,} on{lengths}: {asked[here]!r} where {recorded[here]!r} was recorded"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return shortened(text, _LONGEST)

@@ -91,7 +91,8 @@ def spelled(text: str) -> float | None:
     text = text.strip()
     if len(text) > _LONGEST or not _SPELLED.fullmatch(text):
         return None
-    return number(sum(float(count) * _unit(unit.lower()) for count, unit in _SPELLED_PART.findall(text)))
+    parts = [(float(count), unit.lower()) for count, unit in _SPELLED_PART.findall(text)]
+    return number(sum(count * (_UNITS.get(unit) or _SPELLED_UNITS[unit.removesuffix("s")]) for count, unit in parts))
 
 
 def wait_for(value: object, server_date: str | None = None, now: datetime | None = None) -> float | None:
@@ -132,10 +133,6 @@ def wait_in_words(message: str, server_date: str | None = None, now: datetime | 
     waits += [wait_for(match, server_date, now) for match in _LED_TIME.findall(text)]
     waits += [number(match) for match in _BARE.findall(text)]
     return max((wait for wait in waits if wait is not None), default=None)
-
-
-def _unit(name: str) -> float:
-    return _UNITS.get(name) or _SPELLED_UNITS[name.removesuffix("s")]
 
 
 def _after(then: datetime | None, server_date: str | None, now: datetime | None) -> float | None:

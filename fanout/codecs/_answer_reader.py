@@ -54,7 +54,9 @@ class AnswerReader:
         self._wanted = answers.outputs.wanted
         self._keep = keep
         self._usage = usage
-        self.fields = _fields_of_rows(self._path.expression) if answers.are_plain else ()
+        expression = self._path.expression
+        is_name = answers.are_plain and (expression == BODY or PLAIN_FIELD.fullmatch(expression) is not None)
+        self.fields: tuple[str | None, ...] = (None if expression == BODY else expression,) if is_name else ()
         """The fields in which a large list of rows may be; None: the document is the list."""
 
         self.quick: NumbersReader | PlacedNumbersReader | None = None
@@ -146,10 +148,3 @@ class PredictionsReader(AnswerReader):
         if answers is None:
             raise Unfit("has neither 'predictions' nor 'outputs'")
         return outputs(answers, self._wanted)
-
-
-def _fields_of_rows(field: str) -> tuple[str | None, ...]:
-    """The fields in which a large list of rows may be; none for an expression that is more than a name."""
-    if field == BODY:
-        return (None,)
-    return (field,) if PLAIN_FIELD.fullmatch(field) else ()

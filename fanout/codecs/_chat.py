@@ -15,8 +15,8 @@ import orjson
 from fanout._escape import shortened
 from fanout.codecs import _options
 from fanout.codecs._placeholders import Document, Text, as_text
-from fanout.codecs._request import each_row, single_rows, to_json
-from fanout.codecs._rows import value_to_json
+from fanout.codecs._request import each_row, single_rows
+from fanout.codecs._rows import to_json, value_to_json
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError, InputError
 from fanout.rows import count_rows

@@ -55,7 +55,11 @@ class InPlace(TreeInterpreter):  # type: ignore[misc] # jmespath has no types
         for node in nodes:
             # An index within a row is no row number, and where the index is the answer it places nothing.
             node["ordered"] = not node["within_row"] and not (
-                node["type"] in _PROJECTIONS and (_is_within_rows(node) or _takes_field(node, index))
+                node["type"] in _PROJECTIONS
+                and (
+                    any(inner["type"] in _PROJECTIONS for inner in _chain(node["children"][0]))
+                    or (node["children"][1]["type"], node["children"][1].get("value")) == ("field", index)
+                )
             )
         for node in () if within_row else _chain(self._tree):
             node["rows"] = True
@@ -172,12 +176,3 @@ def _chain(tree: Any) -> Iterator[Any]:
     while tree["type"] in (*_PROJECTIONS, "flatten"):
         yield tree
         tree = tree["children"][0]
-
-
-def _is_within_rows(projection: Any) -> bool:
-    return any(node["type"] in _PROJECTIONS for node in _chain(projection["children"][0]))
-
-
-def _takes_field(projection: Any, name: str) -> bool:
-    each = projection["children"][1]
-    return bool(each["type"] == "field" and each["value"] == name)

@@ -41,10 +41,15 @@ class Metadata:
         if not (_is_plausible(document.get("inputs")) and _is_plausible(document.get("outputs"))):
             return None
         inputs, outputs = _tensors(document.get("inputs")), _tensors(document.get("outputs"))
+        versions = document.get("versions")
         info = ModelInfo(
             name=_text(document.get("name")),
             platform=_text(document.get("platform")),
-            versions=_versions(document.get("versions")),
+            versions=tuple(
+                _text(str(version))
+                for version in (versions[:_MOST_VERSIONS] if isinstance(versions, list) else ())
+                if isinstance(version, str | int)
+            ),
             inputs=tuple(inputs.values()),
             outputs=tuple(outputs.values()),
         )
@@ -120,17 +125,11 @@ def _is_plausible(listed: object) -> bool:
         return True
     if len(listed) > _MOST_TENSORS:
         return False
+    bounds: tuple[tuple[str, type, int], ...] = (("name", str, _LONGEST_NAME), ("shape", list, _MOST_AXES))
     tensors = [item for item in listed if isinstance(item, dict)]
-    names = (item.get("name") for item in tensors)
-    shapes = (item.get("shape") for item in tensors)
-    return all(not isinstance(name, str) or len(name) <= _LONGEST_NAME for name in names) and all(
-        not isinstance(shape, list) or len(shape) <= _MOST_AXES for shape in shapes
+    return all(
+        not isinstance(item.get(key), kind) or len(item[key]) <= most for item in tensors for key, kind, most in bounds
     )
-
-
-def _versions(listed: object) -> tuple[str, ...]:
-    versions = listed[:_MOST_VERSIONS] if isinstance(listed, list) else []
-    return tuple(_text(str(version)) for version in versions if isinstance(version, str | int))
 
 
 def _text(value: object) -> str:

@@ -17,24 +17,14 @@ import orjson
 from fanout._headers import require_headers
 from fanout.codecs._bodies import FormBody, RawBody
 from fanout.codecs._placeholders import Document, Placeholder, Text, as_bytes, parse
-from fanout.codecs._rows import (
-    DUMPS,
-    NONFINITE,
-    holds_nonfinite,
-    native,
-    plain,
-    require_finite,
-    require_numbers,
-    texts,
-    value_to_json,
-)
+from fanout.codecs._rows import DUMPS, jsonable, to_json, value_to_json
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError, EncodeError, InputError
 from fanout.rows import count_rows, without_mask
 from fanout.types import Payload
 
 if TYPE_CHECKING:
-    from fanout.types import Array, Rows
+    from fanout.types import Rows
 
 # From this size on, to send the parts of a body one after the other is cheaper than to copy the rows into it.
 WORTH_NO_COPY = 64 * 2**10
@@ -270,71 +260,3 @@ def _cells(array: Any) -> Sequence[Any]:
     short = array.dtype.kind == "f" and array.dtype.itemsize < np.dtype(np.float64).itemsize
     cells: Sequence[Any] = array.tolist() if array.ndim == 1 and not short else list(array)
     return cells
-
-
-def to_json(rows: Rows) -> bytes:
-    """The rows as one JSON list; a mapping of columns becomes a list of objects.
-
-    Raises:
-        EncodeError: rows with NaN, infinity, or anything else that JSON does not have.
-        InputError: an array of a dtype that no row of can be sent.
-    """
-    if isinstance(rows, np.ndarray):
-        return orjson.dumps(jsonable(rows), option=DUMPS)
-    if isinstance(rows, Mapping):
-        return _objects(rows)
-    return _listed(rows)
-
-
-def jsonable(array: Array) -> Any:
-    """``array`` (first axis: the rows) as orjson accepts it: native and contiguous, or nested lists of texts.
-
-    Raises as `to_json` does.
-    """
-    if array.dtype.kind in "USTO":
-        return texts(array)
-    array = without_mask(array)
-    require_numbers(array)
-    require_finite(array)
-    return native(array)
-
-
-def _objects(columns: Mapping[str, Array]) -> bytes:
-    arrays = {name: np.asarray(without_mask(column, f"column {name!r}")) for name, column in columns.items()}
-    if len({len(array) for array in arrays.values()}) != 1:
-        raise InputError(f"columns differ in length: { {name: len(array) for name, array in arrays.items()} }")
-    # Rows of numbers stay arrays, which orjson writes at once; single values are faster as Python's own.
-    columns_of_cells = [jsonable(array) for array in arrays.values()]
-    cells = [one.tolist() if isinstance(one, np.ndarray) and one.ndim == 1 else one for one in columns_of_cells]
-    return orjson.dumps([dict(zip(arrays, row, strict=True)) for row in zip(*cells, strict=True)], option=DUMPS)
-
-
-def _listed(rows: Sequence[Any]) -> bytes:
-    # orjson accepts a list and a tuple, but no other sequence.
-    rows = rows if isinstance(rows, list) else list(rows)
-    try:
-        written = orjson.dumps(rows, option=DUMPS)
-    except orjson.JSONEncodeError:
-        rows = _plain_rows(rows)
-        written = orjson.dumps(rows, option=DUMPS)
-    # orjson writes NaN as null, so that only rows with a null have to be searched.
-    if b"null" in written and (bad := [i for i, row in enumerate(rows) if holds_nonfinite(row)]):
-        raise EncodeError(NONFINITE, rows=bad)
-    return written
-
-
-def _plain_rows(rows: list[Any]) -> list[Any]:
-    """The rows with their arrays as orjson accepts them. Raises `EncodeError` for rows that it accepts in no form."""
-    # Reached only after the whole list was refused, so that its cost does not matter.
-    accepted, bad, reason = [], list[int](), ""
-    for i, row in enumerate(rows):
-        try:
-            # Each row is written once more for itself, so that the error names the rows at fault.
-            accepted.append(plain(row))
-            orjson.dumps(accepted[-1], option=DUMPS)
-        except (InputError, orjson.JSONEncodeError, RecursionError) as error:
-            reason = reason or str(error)
-            bad.append(i)
-    if bad:
-        raise EncodeError(f"JSON cannot express it: {reason}", rows=bad)
-    return accepted

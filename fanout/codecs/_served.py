@@ -13,7 +13,7 @@ import orjson
 from jmespath.exceptions import JMESPathError
 from jmespath.visitor import TreeInterpreter
 
-from fanout.codecs._request import to_json
+from fanout.codecs._rows import to_json
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -154,7 +154,11 @@ def _preset_of(name: str, file: Path, data: dict[str, Any]) -> PresetFile:
     # TOML has a type for dates, and a date with a time is an instance of `date` too.
     if checked is not None and type(checked) is not date:
         raise ConfigError("checked: must be a date, such as 2026-11-30, without quotation marks")
-    given = _table(data, "given")
+    given = {}
+    for name in _table(data, "given"):
+        overlay = _table(data["given"], name, "given.")
+        _require_known(overlay, TABLES, f"given.{name}.")
+        given[name] = {key: _table(overlay, key, f"given.{name}.") for key in overlay}
     tables = {key: _table(data, key) for key in TABLES if key == "codec" or key in data}
     preset = PresetFile(
         name=name,
@@ -163,17 +167,11 @@ def _preset_of(name: str, file: Path, data: dict[str, Any]) -> PresetFile:
         checked=checked,
         parameters={key: declared(key, table) for key, table in _table(data, "parameters").items()},
         tables=tables,
-        given={key: _overlay(given, key) for key in given},
+        given=given,
     )
     _require_harmless(preset)
     _require_declared(preset)
     return preset
-
-
-def _overlay(given: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:
-    overlay = _table(given, name, "given.")
-    _require_known(overlay, TABLES, f"given.{name}.")
-    return {key: _table(overlay, key, f"given.{name}.") for key in overlay}
 
 
 def _table(tables: Mapping[str, Any], key: str, above: str = "") -> dict[str, Any]:

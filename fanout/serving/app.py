@@ -70,20 +70,16 @@ async def serve(
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
-        await _listen(site, host, port)
+        try:
+            await site.start()
+        except (OSError, OverflowError) as error:  # OverflowError: a port above 65535
+            raise cannot_listen(host, port, error) from error
         if on_ready is not None:
             on_ready(_url(runner, host))
         # Until cancelled: the function of aiohttp that runs an app installs signal handlers of its own.
         await asyncio.Event().wait()
     finally:
         await runner.cleanup()
-
-
-async def _listen(site: web.TCPSite, host: str, port: int) -> None:
-    try:
-        await site.start()
-    except (OSError, OverflowError) as error:  # OverflowError: a port above 65535
-        raise cannot_listen(host, port, error) from error
 
 
 def _url(runner: web.AppRunner, host: str) -> str:

@@ -41,7 +41,8 @@ class LocalServer:
         """
         assert self._process is None, "this server is running"
         self._process = await asyncio.create_subprocess_exec(
-            *_command(self.model),
+            # -P: a fanout.py or random.py in the user's directory must not hide ours while the server is imported.
+            *(sys.executable, "-P", "-m", "fanout.serving", "--stdin-guard", "--", self.model),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=_environment(),
@@ -90,11 +91,6 @@ class LocalServer:
 
     def __repr__(self) -> str:
         return f"<LocalServer {self.model!r} {self.url or 'stopped'}>"
-
-
-def _command(name: str) -> list[str]:
-    # -P: a fanout.py or random.py in the user's directory must not hide ours while the server itself is imported.
-    return [sys.executable, "-P", "-m", "fanout.serving", "--stdin-guard", "--", name]
 
 
 def _environment() -> dict[str, str]:

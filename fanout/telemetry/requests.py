@@ -90,7 +90,9 @@ class Propagation:
             if not (value.isascii() and value.isprintable()):
                 return request
             if name not in self._names and not self._is_free(name):
-                return replace(request, headers=_merged(request.headers, fields))
+                headers = CIMultiDict(request.headers)
+                headers.update(fields)
+                return replace(request, headers=headers)
             lines = f"{lines}{name}: {value}\r\n"
         # Each request is made for one exchange, and a copy would cost as much as all of this.
         request.own_fields = lines
@@ -275,13 +277,6 @@ class TracedAttempter:
         if task.usage:
             chunk.add_usage(task.usage)
         return outcome
-
-
-def _merged(headers: Mapping[str, str], fields: Mapping[str, str]) -> CIMultiDict[str]:
-    merged = CIMultiDict(headers)
-    for name, value in fields.items():
-        merged[name] = value
-    return merged
 
 
 def _type_of(error: BaseException) -> str:

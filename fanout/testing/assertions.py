@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from fanout.options import checks_options
@@ -22,7 +23,6 @@ _SHOWN = 60
 # Audit events (PEP 578) of connections, datagrams and look-ups of names.
 _EVENTS = {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo"}
 
-_listening = False
 _guards: list[NoNetwork] = []
 
 
@@ -56,7 +56,8 @@ def attempts_per_chunk(endpoint: Witness) -> list[int]:
 def assert_attempts(endpoint: Witness, *, at_most: int) -> None:
     """No chunk was sent more than ``at_most`` times."""
     for body, times in Counter(request.body for request in endpoint.requests).items():
-        assert times <= at_most, f"a chunk was sent {times} times, at most {at_most} were allowed: {_short(body)}"
+        shown = repr(body if len(body) <= _SHOWN else body[:_SHOWN] + b"...")
+        assert times <= at_most, f"a chunk was sent {times} times, at most {at_most} were allowed: {shown}"
 
 
 @checks_options
@@ -96,10 +97,6 @@ def assert_headers(endpoint: Witness, headers: Mapping[str, str | None]) -> None
             assert sent == value, f"request {number} had {name}: {sent!r} where {value!r} was expected"
 
 
-def _short(body: bytes) -> str:
-    return repr(body if len(body) <= _SHOWN else body[:_SHOWN] + b"...")
-
-
 class NetworkUseError(AssertionError):
     """Code under test tried to use the network."""
 
@@ -124,7 +121,7 @@ class NoNetwork:
         """The addresses that were refused: ``"host:port"``."""
 
     def __enter__(self) -> Self:
-        _listen()
+        _watch_sockets()
         _guards.append(self)
         return self
 
@@ -148,12 +145,10 @@ def _refusal(places: list[str]) -> str:
     return f"the test was to use no network, but tried to reach {', '.join(dict.fromkeys(places))}"
 
 
-def _listen() -> None:
-    """Watch all sockets from now on. An audit hook cannot be removed, so one serves all guards."""
-    global _listening  # noqa: PLW0603 - it is the process's
-    if not _listening:
-        sys.addaudithook(_hear)
-        _listening = True
+@cache
+def _watch_sockets() -> None:
+    # An audit hook cannot be removed, so one serves all guards.
+    sys.addaudithook(_hear)
 
 
 def _hear(event: str, arguments: tuple[Any, ...]) -> None:

@@ -9,8 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
-from fanout.codecs._request import jsonable, to_json
-from fanout.codecs._rows import columns, holds_nonfinite, require_finite, rows_where, stacked, texts
+from fanout.codecs._rows import columns, holds_nonfinite, jsonable, require_finite, rows_where, stacked, texts, to_json
 from fanout.errors import EncodeError, InputError
 
 TEXT = np.dtypes.StringDType()
