@@ -66,7 +66,7 @@ fanout.map
 """
     loaded = imported_by(code)
     unneeded = {
-        "fanout.auth.aws", "fanout.auth.clouds", "fanout.auth.command", "fanout.auth.oauth2", "fanout.client.caching",
+        "fanout.auth.clouds", "fanout.auth.command", "fanout.auth.oauth2", "fanout.client.caching",
         "fanout.client.file_run", "fanout.client.identity", "fanout.client.inspect", "fanout.codecs.oip",
         "fanout.codecs.openai_chat", "fanout.codecs.openai_embeddings", "fanout.engine.answer_store",
         "fanout.engine.sharing", "fanout.io.cache", "fanout.io.journal", "fanout.io.readers.opening",

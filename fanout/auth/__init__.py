@@ -10,9 +10,8 @@ from fanout.options import Registry
 
 if TYPE_CHECKING:
     from fanout.auth.authenticator import Authenticator
-    from fanout.auth.aws import SigV4Auth
     from fanout.auth.base import ApiKeyAuth, BasicAuth, BearerAuth, Credentials, StaticAuth
-    from fanout.auth.clouds import AzureAuth, GoogleAuth
+    from fanout.auth.clouds import AzureAuth, GoogleAuth, SigV4Auth
     from fanout.auth.command import CommandAuth
     from fanout.auth.oauth2 import OAuth2Auth
 
@@ -28,9 +27,8 @@ __getattr__ = lazy(
     __name__,
     {
         "fanout.auth.authenticator": ("Authenticator",),
-        "fanout.auth.aws": ("SigV4Auth",),
         "fanout.auth.base": ("ApiKeyAuth", "BasicAuth", "BearerAuth", "Credentials", "StaticAuth"),
-        "fanout.auth.clouds": ("AzureAuth", "GoogleAuth"),
+        "fanout.auth.clouds": ("AzureAuth", "GoogleAuth", "SigV4Auth"),
         "fanout.auth.command": ("CommandAuth",),
         "fanout.auth.oauth2": ("OAuth2Auth",),
     },
@@ -39,7 +37,7 @@ _PACKAGED = {
     "bearer": "fanout.auth.base:BearerAuth",
     "api-key": "fanout.auth.base:ApiKeyAuth",
     "basic": "fanout.auth.base:BasicAuth",
-    "aws-sigv4": "fanout.auth.aws:SigV4Auth",
+    "aws-sigv4": "fanout.auth.clouds:SigV4Auth",
     "google": "fanout.auth.clouds:GoogleAuth",
     "azure": "fanout.auth.clouds:AzureAuth",
     "oauth2": "fanout.auth.oauth2:OAuth2Auth",

@@ -11,7 +11,7 @@ import numpy as np
 
 from fanout.codecs._json_schema import SchemaType
 from fanout.codecs._options import require_keys
-from fanout.codecs._outputs import json_text
+from fanout.codecs._rows import json_text
 from fanout.codecs._values import Unfit, Wanted, array
 from fanout.errors import ConfigError
 from fanout.types import TensorSpec

@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
 
 from fanout._escape import shortened
 from fanout.codecs._numbers import PlacedNumbersReader
-from fanout.codecs._outputs import Outputs, json_text
-from fanout.codecs._paths import BODY, INDEX, PLAIN_FIELD, Path, finder, stated_order, unplaced
-from fanout.codecs._values import Unfit
+from fanout.codecs._options import OutputOptions, output_dtype, output_shape, require_keys, spec_for
+from fanout.codecs._paths import BODY, PLAIN_FIELD, Items, finder, order_of
+from fanout.codecs._rows import json_text
+from fanout.codecs._values import Unfit, Wanted, array, outputs
+from fanout.errors import ConfigError
 from fanout.exact_json import loads
+from fanout.types import TensorSpec
 
 if TYPE_CHECKING:
     from fanout.codecs._typed import TypedAnswers
     from fanout.types import Array, Values
 
-POSITION = "position"
-"""The ``order`` of answers that come in the order of the rows."""
-
+_JSON = "json"
+_STRING = np.dtypes.StringDType()
 _LONGEST = 300
 # Only a block around the whole text: one inside an explanation may be an example, and not the answer.
 _FENCED = re.compile(r"\s*```\w*[ \t]*\n(.*)\n?```\s*", re.DOTALL)
@@ -32,44 +36,132 @@ _FENCED = re.compile(r"\s*```\w*[ \t]*\n(.*)\n?```\s*", re.DOTALL)
 _WORDS = ("message", "reason", "error", "detail")
 
 
-class Items:
-    """Finds the answers in a document, in the order of the rows. The arguments are options of `Json`."""
+class Output:
+    """One output: its path inside an item, or a table of `OutputOptions`, and its dtype and shape by ``default``."""
 
-    def __init__(self, answers: str | None, order: str | None, *, one_row: bool) -> None:
-        self.is_document = one_row and answers is None
-        """The whole document is the only answer."""
+    def __init__(self, name: str, given: object, default: TensorSpec) -> None:
+        key = f"outputs.{name}"
+        options = {"path": given} if isinstance(given, str) else given
+        if not isinstance(options, Mapping) or "path" not in options:
+            raise ConfigError(f"{key} must be a path, or a table with a path, not {given!r}", key=key)
+        require_keys(key, options, OutputOptions.__annotations__)
+        self.path = options["path"]
+        self._value = finder(self.path, key)
+        self._projects = bool(getattr(self._value, "projects", False))
+        self._field = self.path if PLAIN_FIELD.fullmatch(self.path) else None
+        self.order = options.get("order")
+        self._indices = None if self.order is None else finder(self.order, f"{key}.order")
+        kind, null = options.get("type"), options.get("null", "fail")
+        if null not in ("fail", "keep"):
+            raise ConfigError(f'{key}.null must be "fail" or "keep", not {null!r}', key=f"{key}.null")
+        self.keeps_null = null == "keep"
+        self.is_json = kind == _JSON
+        # Numbers that are kept as text, or computed with, may have more digits than a float.
+        self.computes = self.is_json or bool(getattr(self._value, "computes", False))
+        dtype = _STRING if self.is_json else output_dtype(kind, f"{key}.type") if kind is not None else default.dtype
+        shape = output_shape(options.get("shape"), f"{key}.shape")
+        self.spec = TensorSpec(dtype=dtype, shape=() if self.is_json else default.shape if shape is None else shape)
+        if self.keeps_null and (dtype is None or dtype.kind not in "fT"):
+            raise ConfigError(
+                f'{key}.null = "keep" needs a type that has a place for null: a float ("float32": NaN), "str" (an '
+                'empty text) or "json"',
+                key=f"{key}.null",
+            )
 
-        by_field = order is None or (PLAIN_FIELD.fullmatch(order) is not None and order != POSITION)
-        index = (order or INDEX) if by_field else ""
-        self.path = Path(answers or BODY, index, key="answers", required=bool(index) and order is not None)
-        self.order = None if order in (None, POSITION) else order
-        self._index = None if self.order is None else finder(self.order, "order")
+    @property
+    def number_field(self) -> str | None:
+        """The field that holds one float for each item, if that is all."""
+        dtype = self.spec.dtype
+        is_float = dtype is not None and dtype.kind == "f" and self.spec.shape in (None, ())
+        return self._field if is_float and not self.keeps_null and self.order is None else None
 
-    def find(self, document: Any) -> tuple[Sequence[Any], str]:
-        """The answers, and the field that has placed them; empty if none has. Raises `Unfit`."""
-        if self.is_document:
-            return [document], ""
-        items, placed_by = self.path.find(document)
-        if not isinstance(items, list):
-            raise Unfit(f"has no list of answers at {self.path.expression!r}")
-        if self._index is None:
-            return items, placed_by
-        # A projection, such as results[].score, has used the index of its items already.
-        if not placed_by and not (self.path.projects and self.path.index):
-            indices = [self._index(item) for item in items]
-            assert self.order is not None
-            # Rows without an index could be in any place, even if all others have theirs.
-            if None in indices:
-                raise unplaced(self.order)
-            places = stated_order(indices, self.order)
-            items = items if places is None else [items[i] for i in places]
-        return items, placed_by
+    def column(self, items: Sequence[Any]) -> list[Any]:
+        """The value of each item. Raises `Unfit` for the first item without one."""
+        values = self._values(items)
+        if self._indices is not None:
+            values = [value if value is None else self._in_order(value, items[i], i) for i, value in enumerate(values)]
+        if not self.keeps_null and None in values:
+            raise Unfit(f"has nothing at {self.path!r}", row=next(i for i, value in enumerate(values) if value is None))
+        if self._projects and not self.keeps_null:
+            # A projection keeps the place of each item, so that null in its list is a missing value as well.
+            for i, value in enumerate(values):
+                if type(value) is list and None in value:
+                    raise Unfit(f"has nothing at {self.path!r} in one of {len(value)} items", row=i)
+        if self.is_json:
+            return [json_text(value) for value in values]
+        if self.spec.dtype is not None and self.spec.dtype.kind == "T":
+            return ["" if value is None else value for value in values]
+        return values
+
+    def _values(self, items: Sequence[Any]) -> list[Any]:
+        if self._field is not None:
+            with suppress(KeyError, TypeError):  # nearly every item has the field, which is quickest taken like this
+                return [item[self._field] for item in items]
+        return [self._value(item) for item in items]
+
+    def _in_order(self, value: Any, item: Any, row: int) -> list[Any]:
+        """The list ``value`` in the order of its indices. Rerankers put the best document first, for instance."""
+        assert self._indices is not None
+        indices = self._indices(item)
+        # Here a list without indices has no order, other than for the items of a whole answer.
+        if not isinstance(value, list) or not isinstance(indices, list) or None in indices:
+            raise Unfit(f"has no index at {self.order!r} for every value at {self.path!r}", row=row)
+        if len(indices) != len(value):
+            raise Unfit(f"has {len(indices)} indices at {self.order!r} for {len(value)} values", row=row)
+        # A projection keeps the place of an item without a value: servers in Rust write a score of NaN as null.
+        if not self.keeps_null and None in value:
+            raise Unfit(f"has nothing at {self.path!r} for the index {indices[value.index(None)]!r}", row=row)
+        try:
+            places = order_of(indices)
+        except Unfit as error:
+            raise Unfit(f"{error.args[0]} (at {self.order!r})", row=row, error_kind="rows") from None
+        return value if places is None else [value[i] for i in places]
+
+
+class Outputs:
+    """Reads the outputs of all answers.
+
+    Args:
+        given: name -> path, or `OutputOptions`; empty: the answers themselves are the values.
+        specs: the dtypes and shapes of the codec's options, by output.
+        keep: accept numbers that overflow their dtype.
+    """
+
+    def __init__(self, given: Mapping[str, Any], specs: Mapping[str, TensorSpec], *, keep: bool) -> None:
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"outputs must be a table of name = path, not {given!r}", key="outputs")
+        self.by_name = {name: Output(name, one, spec_for(specs, name)) for name, one in given.items()}
+        self._wanted_of = {
+            name: Wanted(output.spec.dtype, keep=keep, nulls=output.keeps_null) for name, output in self.by_name.items()
+        }
+        self._specs = specs
+        self._keep = keep
+        self.computes = any(output.computes for output in self.by_name.values())
+        self.keeps_null = any(output.keeps_null for output in self.by_name.values())
+
+    def read(self, items: Sequence[Any]) -> Array | Values:
+        """The values of all items. Raises `Unfit`."""
+        if self.by_name.keys() == {""}:
+            return array(self.by_name[""].column(items), self._wanted_of[""])
+        return outputs(self._columns(items) if self.by_name else items, self.wanted)
+
+    def _columns(self, items: Sequence[Any]) -> dict[str, list[Any]]:
+        columns = {}
+        for name, output in self.by_name.items():
+            try:
+                columns[name] = output.column(items)
+            except Unfit as error:
+                message = f"of {name!r} {error.args[0]}"
+                raise Unfit(message, row=error.row, error_kind=error.error_kind) from None
+        return columns
+
+    def wanted(self, name: str) -> Wanted:
+        """The dtype of an output, and the values that it may have."""
+        return self._wanted_of.get(name) or Wanted(spec_for(self._specs, name).dtype, keep=self._keep)
 
 
 class Answers:
-    """Reads the answers of a document.
-
-    Raises `ConfigError` for an option that cannot be used.
+    """Reads the answers of a document. Raises `ConfigError` for an option that cannot be used, as its parts do.
 
     Args:
         items: finds them.

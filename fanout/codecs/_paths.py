@@ -24,6 +24,9 @@ BODY = "@"
 INDEX = "index"
 """The field that most APIs use: OpenAI, Cohere, Jina, Voyage, Text Embeddings Inference."""
 
+POSITION = "position"
+"""The ``order`` of answers that come in the order of the rows."""
+
 _STEPS = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*|\[-?\d{1,9}\])(?:\.[A-Za-z_][A-Za-z0-9_]*|\[-?\d{1,9}\])*")
 _STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\[(-?\d+)\]")
 PLAIN_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -77,6 +80,40 @@ class Path:
         if not self._gives_items:
             return answers, ""
         return placed(answers, self.index)
+
+
+class Items:
+    """Finds the answers in a document, in the order of the rows. The arguments are options of `Json`."""
+
+    def __init__(self, answers: str | None, order: str | None, *, one_row: bool) -> None:
+        self.is_document = one_row and answers is None
+        """The whole document is the only answer."""
+
+        by_field = order is None or (PLAIN_FIELD.fullmatch(order) is not None and order != POSITION)
+        index = (order or INDEX) if by_field else ""
+        self.path = Path(answers or BODY, index, key="answers", required=bool(index) and order is not None)
+        self.order = None if order in (None, POSITION) else order
+        self._index = None if self.order is None else finder(self.order, "order")
+
+    def find(self, document: Any) -> tuple[Sequence[Any], str]:
+        """The answers, and the field that has placed them; empty if none has. Raises `Unfit`."""
+        if self.is_document:
+            return [document], ""
+        items, placed_by = self.path.find(document)
+        if not isinstance(items, list):
+            raise Unfit(f"has no list of answers at {self.path.expression!r}")
+        if self._index is None:
+            return items, placed_by
+        # A projection, such as results[].score, has used the index of its items already.
+        if not placed_by and not (self.path.projects and self.path.index):
+            indices = [self._index(item) for item in items]
+            assert self.order is not None
+            # Rows without an index could be in any place, even if all others have theirs.
+            if None in indices:
+                raise unplaced(self.order)
+            places = stated_order(indices, self.order)
+            items = items if places is None else [items[i] for i in places]
+        return items, placed_by
 
 
 def in_row_order(items: Sequence[Mapping[str, Any]], field: str = INDEX) -> list[Mapping[str, Any]]:

@@ -11,8 +11,8 @@ import orjson
 from fanout import exact_json
 from fanout._url import require_web_url
 from fanout.codecs._options import PollOptions, require_keys
-from fanout.codecs._outputs import json_text
 from fanout.codecs._paths import finder
+from fanout.codecs._rows import json_text
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
 from fanout.types import Response

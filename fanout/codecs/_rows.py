@@ -172,6 +172,16 @@ def value_to_json(value: Any) -> bytes:
     return written
 
 
+def json_text(value: Any) -> str:
+    """``value`` as JSON text."""
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:  # an integer beyond 64 bits
+        import json
+
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 def plain(value: Any) -> Any:
     """``value`` with its arrays as orjson accepts them."""
     if isinstance(value, np.ndarray):

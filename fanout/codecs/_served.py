@@ -17,8 +17,7 @@ from fanout.codecs._rows import to_json
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fanout.codecs._answers import Answers
-    from fanout.codecs._outputs import Output
+    from fanout.codecs._answers import Answers, Output
     from fanout.codecs._placeholders import Document
     from fanout.codecs._request import RequestTemplate
 

@@ -20,7 +20,7 @@ import orjson
 from fanout._escape import shortened
 from fanout.codecs._answer_schema import AnswerSchema
 from fanout.codecs._answers import unfenced
-from fanout.codecs._outputs import json_text
+from fanout.codecs._rows import json_text
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
 from fanout.types import Payload, TensorSpec

@@ -15,7 +15,7 @@ import orjson
 
 from fanout.codecs import _options
 from fanout.codecs._answer_reader import AnswerReader, PredictionsReader
-from fanout.codecs._answers import POSITION, Answers, Items
+from fanout.codecs._answers import Answers, Outputs
 from fanout.codecs._bodies import FormBody, RawBody
 from fanout.codecs._numbers import AT_ONCE, DOUBLE, LARGE, MOST_MISSES, SimdjsonReader, exact_below
 from fanout.codecs._options import (  # noqa: TC001 - the schema of job files resolves them
@@ -25,8 +25,8 @@ from fanout.codecs._options import (  # noqa: TC001 - the schema of job files re
     ShapeOption,
     StatusRule,
 )
-from fanout.codecs._outputs import Outputs
 from fanout.codecs._parsing import small_document
+from fanout.codecs._paths import POSITION, Items
 from fanout.codecs._polling import Polling
 from fanout.codecs._request import WORTH_NO_COPY, RequestTemplate
 from fanout.codecs._rows import DUMPS

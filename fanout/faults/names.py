@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.errors import ConfigError
 from fanout.faults import actions
-from fanout.faults import corruption as corrupt
 from fanout.faults.actions import answering, chunk, refusal, sending
 from fanout.options import did_you_mean
 from fanout.serving.exchange import JSON_TYPE, ServerResponse
@@ -15,8 +14,7 @@ from fanout.serving.exchange import JSON_TYPE, ServerResponse
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from fanout.faults.actions import FaultAction, FaultyConnection
-    from fanout.faults.corruption import Corruption
+    from fanout.faults.actions import Corruption, FaultAction, FaultyConnection
     from fanout.serving.exchange import ServerRequest
 
 # A captive portal answers every request with its page and a status of success.
@@ -64,7 +62,7 @@ class Fault:
     ) -> None:
         """Act on an exchange. ``answer`` gives the response of a correct server; ``refuse``: see `FaultyExchange`."""
         # A fault that changes values has to find them in JSON, whatever form the request asked for.
-        response = await answer(corrupt.in_json(request) if self.kind.in_json else request)
+        response = await answer(actions.in_json(request) if self.kind.in_json else request)
         await self.kind.act(actions.FaultyExchange(connection, request, response, refuse, self.value))
 
 
@@ -158,11 +156,11 @@ def _corrupting(text: str, change: Corruption, *, in_json: bool = False) -> _Kin
 
 
 def _with_rows(text: str, edit: Callable[[list[Any]], list[Any]]) -> _Kind:
-    return _corrupting(text, corrupt.with_rows(edit), in_json=True)
+    return _corrupting(text, actions.with_rows(edit), in_json=True)
 
 
 def _with_value(text: str, literal: str) -> _Kind:
-    return _corrupting(text, corrupt.with_value(literal), in_json=True)
+    return _corrupting(text, actions.with_value(literal), in_json=True)
 
 
 _STATUS = _Kind("", answering(lambda one: refusal(one.value)))
@@ -186,7 +184,7 @@ _KINDS: dict[str, _Kind] = {
     ),
     "close-delimited-cut": _Kind(
         "half of a body that only the end of the connection ends",
-        sending(lambda one: [one.head("Connection: close"), corrupt.first_half(one.response).body], "close"),
+        sending(lambda one: [one.head("Connection: close"), actions.first_half(one.response).body], "close"),
     ),
     "small-content-length": _Kind(
         "twice as many bytes as Content-Length announces",
@@ -229,20 +227,20 @@ _KINDS: dict[str, _Kind] = {
         "the right answer, then a FIN that was not announced", sending(lambda one: [one.response.encoded()], "close")
     ),
     "gzip-cut": _corrupting(
-        "half of a gzip body, framed as whole", corrupt.zipped(lambda data: data[: len(data) // 2])
+        "half of a gzip body, framed as whole", actions.zipped(lambda data: data[: len(data) // 2])
     ),
     # A gzip body ends with its CRC-32 and its length, four bytes each.
     "gzip-no-crc": _corrupting(
-        "a gzip body without its check sum, framed as whole", corrupt.zipped(lambda data: data[:-8])
+        "a gzip body without its check sum, framed as whole", actions.zipped(lambda data: data[:-8])
     ),
     "gzip-bad-crc": _corrupting(
         "a gzip body with a wrong check sum",
-        corrupt.zipped(lambda data: data[:-8] + bytes([data[-8] ^ 0xFF]) + data[-7:]),
+        actions.zipped(lambda data: data[:-8] + bytes([data[-8] ^ 0xFF]) + data[-7:]),
     ),
-    "gzip-not": _corrupting("a plain body labelled gzip", corrupt.labelled_gzip),
+    "gzip-not": _corrupting("a plain body labelled gzip", actions.labelled_gzip),
     "gzip-bomb": _Kind(
         "a gzip body of BYTES (67108864) zeros",
-        answering(lambda one: corrupt.labelled_gzip(replace(one.response, body=actions.zeros_in_gzip(one.value)))),
+        answering(lambda one: actions.labelled_gzip(replace(one.response, body=actions.zeros_in_gzip(one.value)))),
         "67108864", _count,
     ),
     "endless": _Kind("a body without end", actions.endless),
@@ -251,20 +249,20 @@ _KINDS: dict[str, _Kind] = {
         sending(lambda one: [one.head(f"X-Long: {'x' * one.value}", f"Content-Length: {len(one.body)}"), one.body]),
         "100000", _count,
     ),
-    "truncated-json": _corrupting("half of the answer, framed as whole", corrupt.first_half),
-    "html": _corrupting("a web page with status 200", corrupt.other_body(_HTML, "text/html")),
-    "200-error": _corrupting("an error message with status 200", corrupt.other_body(_ERROR, JSON_TYPE)),
+    "truncated-json": _corrupting("half of the answer, framed as whole", actions.first_half),
+    "html": _corrupting("a web page with status 200", actions.other_body(_HTML, "text/html")),
+    "200-error": _corrupting("an error message with status 200", actions.other_body(_ERROR, JSON_TYPE)),
     "nan": _with_value("one value is NaN", "NaN"),
     "infinity": _with_value("one value is Infinity", "Infinity"),
     "1e999": _with_value("one value is 1e999", "1e999"),
     "row-missing": _with_rows("one row too few", lambda rows: rows[1:]),
     "row-extra": _with_rows("one row too many", lambda rows: [rows[0], *rows]),
     "one-row": _with_rows("one row for any number of rows", lambda rows: rows[:1]),
-    "permuted-ids": _with_rows("numbered rows in another order", corrupt.permuted_ids),
-    "duplicate-ids": _with_rows("two rows with the same number", corrupt.duplicate_ids),
+    "permuted-ids": _with_rows("numbered rows in another order", actions.permuted_ids),
+    "duplicate-ids": _with_rows("two rows with the same number", actions.duplicate_ids),
     "null": _with_value("one value is null", "null"),
     "string": _with_value("one value is a text", '"much"'),
-    "ragged": _with_rows("one row is longer than the others", corrupt.ragged),
+    "ragged": _with_rows("one row is longer than the others", actions.ragged),
     "huge-integer": _with_value("one value is 2**53 + 1", "9007199254740993"),
     "429-retry-after": _Kind(
         "429 with a Retry-After of TEXT (1)", answering(lambda one: refusal(429, {"Retry-After": one.value})), "1",

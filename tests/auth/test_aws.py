@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-import fanout.auth.aws
+import fanout.auth.clouds
 from fanout import Client, ConfigError, Hedge, Limits, RunStopped, SigV4Auth
-from fanout.auth.aws import Scope, sign
+from fanout.auth.clouds import Scope, sign
 from fanout.testing import MockEndpoint, Scripted
 from fanout.transport import Request
 from tests.auth.scene import SignatureError, SignedEndpoint, Verifier, signature
@@ -162,7 +162,7 @@ def on_the_loop_clock(monkeypatch) -> Verifier:
         return NOW + loop.time()
 
     clock = SimpleNamespace(time=now, gmtime=time.gmtime, strftime=time.strftime)
-    monkeypatch.setattr(fanout.auth.aws, "time", clock)
+    monkeypatch.setattr(fanout.auth.clouds, "time", clock)
     return Verifier({ACCESS: (SECRET, None)}, now)
 
 

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from fanout.errors import ConfigError
-from fanout.faults import corruption
+from fanout.faults import actions
 from fanout.faults.endpoint import FaultSampler
 from fanout.faults.names import FAULTS, parse_fault, parse_faults, probabilities
 from fanout.faults.server import FaultServer
@@ -139,13 +139,13 @@ class TestSpoiltAnswers:
             {"outputs": [{"name": "y", "datatype": "FP32", "shape": [2, 1], "data": [1.5, 2.5]}]},
         ]
         for document in documents:
-            spoilt = corruption.with_rows(lambda rows: rows[:1])(json_answer(document)).body
+            spoilt = actions.with_rows(lambda rows: rows[:1])(json_answer(document)).body
             assert b"1.5" in spoilt
             assert b"2.5" not in spoilt
-            assert b"NaN" in corruption.with_value("NaN")(json_answer(document)).body
+            assert b"NaN" in actions.with_value("NaN")(json_answer(document)).body
 
     def test_text_without_rows_stays_unchanged(self):
-        assert corruption.with_rows(lambda rows: [])(json_answer({"ok": 1})).body == b'{"ok":1}'
+        assert actions.with_rows(lambda rows: [])(json_answer({"ok": 1})).body == b'{"ok":1}'
 
     def test_binary_tensors_are_asked_for_as_json(self):
         document = {
@@ -159,7 +159,7 @@ class TestSpoiltAnswers:
             headers={"Inference-Header-Content-Length": str(len(head))},
             body=head + np.array([1.5, 2.5], np.float32).tobytes(),
         )
-        response = answer(FaultServer(double).model, corruption.in_json(request))
+        response = answer(FaultServer(double).model, actions.in_json(request))
         assert orjson.loads(response.body)["outputs"][0]["data"] == [3.0, 5.0]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fanout
-from fanout.auth.aws import SigV4Auth
+from fanout.auth.clouds import SigV4Auth
 from fanout.job import load_job
 from fanout.job.opening import client_of
 from fanout.job.run import run_job
