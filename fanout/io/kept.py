@@ -100,9 +100,16 @@ class KeptColumns:
         types: dict[str, Arrow] = dict.fromkeys(self.names, pa.null())
         if (parsers := self._known_parsers()) is not None:
             return {name: pa.type_for_alias(parsers[name].arrow_type) for name in self.names}
+        widened = set[str]()
         for pieces in self._pieces(None):
             # Arrow has no type for a column of numbers and texts, so that every row has to be looked at.
-            types = {name: _common_type(types[name], pieces[name]) for name in self.names}
+            for name, kind in types.items():
+                types[name] = _common_type(kind, pieces[name])
+                if kind not in (pa.null(), types[name]):
+                    widened.add(name)
+        # Floats in later rows do not hold all integers of earlier ones.
+        for pieces in self._pieces(None) if widened else ():
+            types |= {name: _common_type(types[name], pieces[name]) for name in widened}
         # Columns without any value are texts: few readers know a column of nulls.
         return {name: pa.string() if kind == pa.null() else kind for name, kind in types.items()}
 

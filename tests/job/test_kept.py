@@ -16,6 +16,7 @@ from pyarrow import ipc
 
 from fanout.errors import ConfigError, InputError
 from fanout.files import Publication
+from fanout.io.kept import arrow_column, as_text
 from fanout.io.readers import open_source
 from fanout.job import load_job, run_job
 from tests.jobs import REVIEWS_JOB, served
@@ -237,6 +238,25 @@ async def test_mixed_values_become_one_type_that_holds_them(tmp_path: Path, serv
     assert table["m"].to_pylist() == ["1", "x"]
     assert table["big"].to_pylist() in ([str(2**53 + 1), "0.5"], [2**53 + 1, 0.5])
     assert table["none"].to_pylist() == [None, None]
+
+
+@pytest.mark.parametrize(
+    "values", [(2**60 + 1, 3, 0.5), (0.5, 3, 2**60 + 1), (-1, 3, 2**64 - 1), ({"x": 2**60 + 1}, {"x": 0.5})]
+)
+@pytest.mark.parametrize("given", [".csv", ".jsonl"])
+def test_an_integer_stays_exact_whatever_kinds_the_blocks_of_its_column_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, values: tuple[Any, ...]
+) -> None:
+    monkeypatch.setattr("fanout.io.readers.base.BLOCK_BYTES", 2)
+    write_input(path := tmp_path / f"reviews{given}", [{"n": value, "text": "x"} for value in values])
+    kept = open_source(path, "text", keep=["n"]).kept
+    assert kept is not None
+    kind = kept.arrow_types()["n"]
+    column = arrow_column(kept.reader().take(len(values))["n"], kind)
+    assert (str(kind), column.to_pylist()) == (
+        "string",
+        [as_text(value) if given == ".jsonl" else str(value) for value in values],
+    )
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fanout.io.readers.rows import Column
 
 Kind: TypeAlias = Literal["integers", "numbers", "texts"]
+_NUMERIC: Sequence[Kind] = ("integers", "numbers")
 
 # Numbers are written as in JSON: 007, +49 and NA are none, so that codes and telephone numbers stay texts.
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
@@ -194,23 +195,23 @@ class _Table:
 
 
 def _parsers(pieces: Iterator[Pieces]) -> Mapping[str, Parser]:
-    """Return the parser of each kept column: of numbers if all of its values are, else of texts.
+    """Return the parser of each kept column with values: of numbers if all of its values are, else of texts.
 
     Unlike the columns that are sent, these are read to their end first: a later value of another kind is no error.
     """
-    kinds: dict[str, set[Kind]] = {}
+    kinds: dict[str, Sequence[Kind]] = {}
     for columns in pieces:
         for name, values in columns.items():
-            known = kinds.setdefault(name, set())
-            if "texts" not in known and any(values):
-                known.add(_kind_of(values))
-    return {name: _parser(known) for name, known in kinds.items()}
+            if present := [value for value in values if value]:
+                # Numbers do not hold all integers, so that each kind has to hold the values of every piece.
+                kinds[name] = _kinds_of(present, kinds.get(name, _NUMERIC))
+    return {name: _parser(fitting[0] if fitting else "texts") for name, fitting in kinds.items()}
 
 
-def _parser(kinds: set[Kind]) -> Parser:
-    if not kinds or "texts" in kinds:
+def _parser(kind: Kind) -> Parser:
+    if kind == "texts":
         return Parser(lambda values: values, "string")
-    convert = float if "numbers" in kinds else int
+    convert = float if kind == "numbers" else int
     arrow_type = "float64" if convert is float else "int64"
     return Parser(lambda values: [convert(value) if value else None for value in values], arrow_type)
 
@@ -218,11 +219,15 @@ def _parser(kinds: set[Kind]) -> Parser:
 def _kind_of(values: list[str]) -> Kind:
     """Return the narrowest kind that holds all values that are not empty."""
     present = [value for value in values if value]
-    kinds: tuple[Kind, ...] = ("integers", "numbers")
-    for kind in kinds:
-        if present and all(_is_of_kind(value, kind) for value in present):
+    for kind in _NUMERIC:
+        if present and _kinds_of(present, (kind,)):
             return kind
     return "texts"
+
+
+def _kinds_of(present: list[str], kinds: Sequence[Kind]) -> list[Kind]:
+    """Return those of the ``kinds`` that hold all values."""
+    return [kind for kind in kinds if all(_is_of_kind(value, kind) for value in present)]
 
 
 def _is_of_kind(value: str, kind: Kind) -> bool:
