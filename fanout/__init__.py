@@ -54,9 +54,11 @@ if TYPE_CHECKING:
         TransportError,
         UnknownOptionError,
     )
-    from fanout.io.journal import Journal
-    from fanout.io.readers import Source, open_source
-    from fanout.io.writers import FileSink, open_sink
+    from fanout.io.journal.journal import Journal
+    from fanout.io.readers.base import Source
+    from fanout.io.readers.opening import open_source
+    from fanout.io.writers.base import FileSink
+    from fanout.io.writers.opening import open_sink
     from fanout.limits import RateLimiter
     from fanout.limits.shared import LimitsBackend
     from fanout.presets import Preset, preset
@@ -94,15 +96,17 @@ _HOMES = {
         "InputError", "Interrupted", "InvalidResponse", "QueueFull", "RowsFailed", "RunStopped", "TransportError",
         "UnknownOptionError",
     ),
-    "fanout.io.journal": ("Journal",),
+    "fanout.io.journal.journal": ("Journal",),
     "fanout.limits": ("RateLimiter",),
     "fanout.limits.shared": ("LimitsBackend",),
     "fanout.presets": ("Preset", "preset"),
     "fanout.addresses": ("Endpoint", "Storage"),
     "fanout.prices": ("Prices",),
     "fanout.settings": ("Cache", "Hedge", "Limits", "RetryPolicy", "Timeouts"),
-    "fanout.io.writers": ("FileSink", "open_sink"),
-    "fanout.io.readers": ("Source", "open_source"),
+    "fanout.io.writers.base": ("FileSink",),
+    "fanout.io.writers.opening": ("open_sink",),
+    "fanout.io.readers.base": ("Source",),
+    "fanout.io.readers.opening": ("open_source",),
     "fanout.client.sync": ("SyncClient", "map"),
     "fanout.telemetry": ("OpenTelemetry", "Prometheus", "Telemetry"),
     "fanout.results": ("ChunkResult", "EndpointStatistics", "Event", "Failure", "Result", "Statistics"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from fanout.io.writers import FileSink
+    from fanout.io.writers.base import FileSink
     from fanout.report import Measured
     from fanout.results import Statistics
 

@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from fanout.codecs.base import Codec
     from fanout.engine import RunControl
     from fanout.frames import Frame
-    from fanout.io.journal import Journal
-    from fanout.io.readers import Source
-    from fanout.io.writers import FileSink
+    from fanout.io.journal.journal import Journal
+    from fanout.io.readers.base import Source
+    from fanout.io.writers.base import FileSink
     from fanout.limits import Cost, RateLimiter
     from fanout.presets import Preset
     from fanout.prices import Prices

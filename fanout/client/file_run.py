@@ -22,10 +22,13 @@ from fanout.client.uploading import upload
 from fanout.client.writing import ChunkStore, Writer
 from fanout.engine import ResultQueue, RowStatus, RunControl, Stop, Until, room_for
 from fanout.errors import ConfigError
-from fanout.io.journal import Journal, JournalState
+from fanout.io.journal.journal import Journal
+from fanout.io.journal.state import JournalState
 from fanout.io.kept import KEEP
-from fanout.io.readers import Source, open_source
-from fanout.io.writers import Checkpoint, FileSink, open_sink, require_apart_from_input
+from fanout.io.readers.base import Source
+from fanout.io.readers.opening import open_source
+from fanout.io.writers.base import Checkpoint, FileSink
+from fanout.io.writers.opening import open_sink, require_apart_from_input
 from fanout.limits import ConcurrencyLimiter
 from fanout.paths import journal_path, require_apart
 from fanout.rows import RowSet

@@ -21,9 +21,10 @@ from fanout.client.functions import option_identity
 from fanout.engine import as_rows
 from fanout.errors import ConfigError
 from fanout.io.fingerprint import of_rows
-from fanout.io.readers import Source, as_source
+from fanout.io.readers.base import Source
+from fanout.io.readers.tables import as_source
 from fanout.io.row_digests import DIGEST_BYTES, METHOD, row_digests
-from fanout.io.writers import Move
+from fanout.io.writers.base import Move
 from fanout.rows import RowSet, count_rows, take_rows
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fanout._redact import Redactor
     from fanout.client.identity import Content
-    from fanout.io.journal import Journal
+    from fanout.io.journal.journal import Journal
     from fanout.types import Array, Rows
 
 

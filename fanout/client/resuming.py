@@ -9,9 +9,10 @@ from fanout.client.jobs import jobs_among
 from fanout.engine import RowStatus
 from fanout.errors import ConfigError, InputError
 from fanout.files import START_FRESH
-from fanout.io.journal import Journal, JournalState, Spending
-from fanout.io.readers import Source
-from fanout.io.writers import Checkpoint, FileSink, Move
+from fanout.io.journal.journal import Journal
+from fanout.io.journal.state import JournalState, Spending
+from fanout.io.readers.base import Source
+from fanout.io.writers.base import Checkpoint, FileSink, Move
 from fanout.results import ChunkResult, Statistics
 from fanout.rows import RowSet
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fanout.engine import Stop
-from fanout.io.journal import Spent
+from fanout.io.journal.state import Spent
 from fanout.limits import Amount
 from fanout.threads import ended, on_thread
 from fanout.usage import USAGE_COLUMNS
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from fanout.engine import Run
-    from fanout.io.journal import Journal
+    from fanout.io.journal.journal import Journal
     from fanout.limits import Account
     from fanout.results import ChunkResult
     from fanout.types import Schema

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from fanout.client.stream import Stream
     from fanout.codecs.base import Codec
     from fanout.frames import Frame
-    from fanout.io.journal import Journal
-    from fanout.io.readers import Source
-    from fanout.io.writers import FileSink
+    from fanout.io.journal.journal import Journal
+    from fanout.io.readers.base import Source
+    from fanout.io.writers.base import FileSink
     from fanout.presets import Preset
     from fanout.results import ChunkResult, Result, Statistics
     from fanout.types import Answers, Array, Priority, Rows

@@ -11,7 +11,7 @@ from fanout.threads import ended, on_thread
 
 if TYPE_CHECKING:
     from fanout.engine import RunControl
-    from fanout.io.writers import FileSink
+    from fanout.io.writers.base import FileSink
 
 
 async def upload(sink: FileSink, control: RunControl | None = None) -> Stop | None:

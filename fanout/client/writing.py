@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fanout.callbacks import calling
 from fanout.engine import Stop
 from fanout.errors import CallbackError
-from fanout.io.writers import FileSink
+from fanout.io.writers.base import FileSink
 from fanout.threads import on_thread
 from fanout.types import schema_of
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from fanout.client.file_run import Sink
     from fanout.engine import ResultQueue, RowStatus, Run
-    from fanout.io.journal import Journal
+    from fanout.io.journal.journal import Journal
     from fanout.limits import ConcurrencyLimiter
     from fanout.results import ChunkResult
     from fanout.types import Schema

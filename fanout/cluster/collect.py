@@ -10,8 +10,9 @@ from fanout.client.writing import ChunkStore
 from fanout.cluster.part import cut, read_part
 from fanout.errors import ConfigError
 from fanout.files import START_FRESH
-from fanout.io.journal import JournalState, read_state
 from fanout.io.journal.comparison import Comparison, DigestReader, SentDigests
+from fanout.io.journal.format import read_state
+from fanout.io.journal.state import JournalState
 from fanout.io.parts import added
 from fanout.io.row_digests import DIGEST_BYTES, METHOD
 from fanout.paths import journal_path
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from fanout.io.journal import Journal, Spent
     from fanout.io.journal.comparison import Rows
-    from fanout.io.journal.state import RecordedJob
+    from fanout.io.journal.journal import Journal
+    from fanout.io.journal.state import RecordedJob, Spent
     from fanout.io.parts import Ranges
-    from fanout.io.writers import FileSink
+    from fanout.io.writers.base import FileSink
     from fanout.results import ChunkResult
     from fanout.types import Array
 

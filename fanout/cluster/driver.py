@@ -26,9 +26,10 @@ from fanout.cluster.shard import Shard
 from fanout.engine import RowStatus
 from fanout.errors import ConfigError
 from fanout.files import START_FRESH
-from fanout.io.journal import Spent, same_but_for_times
+from fanout.io.journal.comparison import same_but_for_times
+from fanout.io.journal.state import Spent
 from fanout.io.parts import Manifest, PartsFolder
-from fanout.io.writers import Checkpoint
+from fanout.io.writers.base import Checkpoint
 from fanout.process import retain_heap
 from fanout.rows import RowSet, count_rows
 from fanout.threads import on_thread
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
 
     from fanout.cluster.engines.base import Engine
     from fanout.engine import RunControl
-    from fanout.io.journal import Journal
-    from fanout.io.readers import Source
-    from fanout.io.writers import FileSink
+    from fanout.io.journal.journal import Journal
+    from fanout.io.readers.base import Source
+    from fanout.io.writers.base import FileSink
     from fanout.job import Job
     from fanout.results import Result, Statistics
     from fanout.statistics import Latencies

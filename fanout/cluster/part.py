@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from fanout.io.journal import JournalState
-    from fanout.io.writers import FileSink
+    from fanout.io.journal.state import JournalState
+    from fanout.io.writers.base import FileSink
     from fanout.results import Failure, Result
     from fanout.types import Array, Schema
 

@@ -20,7 +20,8 @@ from fanout.cluster.measurements import measurements
 from fanout.cluster.part import PartSink
 from fanout.engine import RunControl
 from fanout.errors import ConfigError, InputError, RunStopped
-from fanout.io.journal import Journal, same_but_for_times
+from fanout.io.journal.comparison import same_but_for_times
+from fanout.io.journal.journal import Journal
 from fanout.io.journal.state import RecordedJob
 from fanout.io.parts import PartsFolder, Ranges
 from fanout.job import load_job
@@ -33,7 +34,7 @@ from fanout.threads import on_thread, opened_on_thread
 if TYPE_CHECKING:
     from fanout.client import Client
     from fanout.io.parts import Manifest
-    from fanout.io.readers import Source
+    from fanout.io.readers.base import Source
     from fanout.job import Job
 
 POLL_SECONDS = 0.5

@@ -11,7 +11,7 @@ import orjson
 from fanout.errors import ConfigError, InputError
 from fanout.frames import ERROR, VALUE
 from fanout.io.kept import as_text
-from fanout.io.readers import open_columns, open_source
+from fanout.io.readers.opening import open_columns, open_source
 from fanout.paths import report_paths
 from fanout.rows import count_rows
 

@@ -29,7 +29,6 @@ from fanout.codecs._rows import stacked as stack_rows
 from fanout.engine.chunk_bounds import ChunkBounds
 from fanout.engine.chunker import Chunker, SizedChunker
 from fanout.errors import EncodeError, InputError
-from fanout.io import readers
 from fanout.io.fingerprint import stamp
 from fanout.io.readers.base import Source
 from fanout.rows import RowSet, any_is_masked_array, count_rows, join_rows, take_rows, without_mask
@@ -269,7 +268,11 @@ def _source_of(rows: object) -> Source | None:
     if isinstance(rows, Source):
         return rows
     # Most inputs are no tables, whose modules take long to import; each batch of `predict` comes through here.
-    return None if type(rows) in (list, np.ndarray) else readers.as_source(rows)
+    if type(rows) in (list, np.ndarray):
+        return None
+    from fanout.io.readers.tables import as_source
+
+    return as_source(rows)
 
 
 def _source_chunker(source: Source, bounds: ChunkBounds, window: ConcurrencyLimiter | None, skip: RowSet) -> Chunker:

@@ -17,7 +17,8 @@ import orjson
 
 from fanout.errors import ConfigError
 from fanout.files import PRIVATE, START_FRESH, make_folder, whole_file
-from fanout.io.journal import JournalState, Spending, Spent, read_state
+from fanout.io.journal.format import read_state
+from fanout.io.journal.state import JournalState, Spending, Spent
 from fanout.paths import journal_path, parts_folder
 from fanout.rows import RowSet
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from fanout.engine import chunker_of
 from fanout.errors import RunStopped
-from fanout.io.journal import same_but_for_times
+from fanout.io.journal.comparison import same_but_for_times
 from fanout.io.remote.destination import Destination
 from fanout.io.remote.file import url_of
 from fanout.job.exchange import ExchangeCapture
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from fanout.client import Preview, Survey
     from fanout.codecs.base import Codec
     from fanout.engine import RunControl
-    from fanout.io.journal import JournalState
-    from fanout.io.readers import Source
+    from fanout.io.journal.state import JournalState
+    from fanout.io.readers.base import Source
     from fanout.job.model import Job
     from fanout.limits import Cost
     from fanout.prices import Prices

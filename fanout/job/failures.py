@@ -10,8 +10,8 @@ from fanout.files import PRIVATE, whole_file
 from fanout.frames import free_name
 from fanout.io.arrow import import_pyarrow, missing_pyarrow
 from fanout.io.kept import arrow_column, python_values
-from fanout.io.readers import open_columns
-from fanout.io.writers import csv_cell, value_cell
+from fanout.io.readers.opening import open_columns
+from fanout.io.writers.text import csv_cell, value_cell
 from fanout.job.journal import read_journal
 from fanout.job.model import Outline, input_path
 from fanout.job.problems import locate_errors
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fanout.files import PartialFile
     from fanout.io.arrow import Arrow
-    from fanout.io.journal import JournalState
+    from fanout.io.journal.state import JournalState
     from fanout.io.kept import KeptColumns, KeptReader, Piece
     from fanout.job.model import Job, JobFile
     from fanout.results import Failure

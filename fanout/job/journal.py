@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.client import content_of, open_journal, reopen_failures
 from fanout.errors import ConfigError
-from fanout.io.journal import read_state
+from fanout.io.journal.format import read_state
 from fanout.io.parts import PartsFolder, add_parts
 from fanout.paths import journal_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fanout.io.journal import Journal, JournalState, Spent
-    from fanout.io.readers import Source
-    from fanout.io.writers import FileSink
+    from fanout.io.journal.journal import Journal
+    from fanout.io.journal.state import JournalState, Spent
+    from fanout.io.readers.base import Source
+    from fanout.io.writers.base import FileSink
     from fanout.job.model import Job, Outline
 
 

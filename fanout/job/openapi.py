@@ -15,14 +15,14 @@ from urllib.parse import unquote
 import numpy as np
 
 from fanout.errors import InputError
-from fanout.io.readers import open_source
+from fanout.io.readers.opening import open_source
 from fanout.rows import count_rows, single_rows, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from fanout.io.readers import Source
+    from fanout.io.readers.base import Source
 
 # A document is written by the server: references in a circle end here.
 _MOST_REFERENCES = 20

@@ -15,9 +15,9 @@ from fanout.cassettes import Recorder, Replayer
 from fanout.client import Client, codec_name, offline_url, require_repeatable
 from fanout.codecs._options import spec_from_options
 from fanout.errors import ConfigError, InputError
-from fanout.io.readers import open_source
+from fanout.io.readers.opening import open_source
 from fanout.io.remote.file import url_of
-from fanout.io.writers import open_sink, require_apart_from_input
+from fanout.io.writers.opening import open_sink, require_apart_from_input
 from fanout.mock import MockModel, MockTransport, outputs_of
 from fanout.paths import require_apart
 from fanout.rows import count_rows
@@ -27,8 +27,8 @@ from fanout.transport.base import replaces_network
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from fanout.io.readers import Source
-    from fanout.io.writers import FileSink
+    from fanout.io.readers.base import Source
+    from fanout.io.writers.base import FileSink
     from fanout.job.model import Job
     from fanout.job.report import AnsweredBy
     from fanout.results import Event

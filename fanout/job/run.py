@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.engine import RunControl
-    from fanout.io.journal import Journal
-    from fanout.io.readers import Source
-    from fanout.io.writers import FileSink
+    from fanout.io.journal.journal import Journal
+    from fanout.io.readers.base import Source
+    from fanout.io.writers.base import FileSink
     from fanout.job.model import Job
     from fanout.job.opening import Setup
     from fanout.report import Measured, RunRecorder

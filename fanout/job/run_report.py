@@ -17,7 +17,7 @@ from fanout._escape import shortened
 from fanout._version import __version__
 from fanout.errors import ConfigError
 from fanout.files import PRIVATE, whole_file
-from fanout.io.journal import JournalState
+from fanout.io.journal.state import JournalState
 from fanout.job.exchange import abbreviated
 from fanout.job.journal import read_journal
 from fanout.job.problems import locate_errors
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from fanout.io.readers import Source
+    from fanout.io.readers.base import Source
     from fanout.job.model import Job, Outline
     from fanout.job.report import AnsweredBy
     from fanout.results import Failure

@@ -12,7 +12,7 @@ import numpy as np
 
 from fanout.engine import RunControl
 from fanout.errors import InputError
-from fanout.io.readers import BLOCK_BYTES, Source
+from fanout.io.readers.base import BLOCK_BYTES, Source
 from fanout.job.opening import client_of
 from fanout.results import Statistics
 from fanout.rows import count_rows, join_rows

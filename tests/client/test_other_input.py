@@ -27,7 +27,7 @@ from fanout import (
     open_source,
 )
 from fanout.clock import VirtualClock
-from fanout.io.journal import read_state
+from fanout.io.journal.format import read_state
 from fanout.serving.exchange import StatusError
 from fanout.testing import MockEndpoint
 from tests.support import Plain

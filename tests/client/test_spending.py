@@ -27,7 +27,7 @@ from fanout import (
     Timeouts,
     open_sink,
 )
-from fanout.io.journal import read_state
+from fanout.io.journal.format import read_state
 from tests.upstream.metered import Counting, MeteredApi
 
 if TYPE_CHECKING:

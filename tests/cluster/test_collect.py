@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fanout.cluster.collect import Collector
-from fanout.io.journal import Journal
+from fanout.io.journal.journal import Journal
 from fanout.io.journal.state import RecordedJob
-from fanout.io.writers import open_sink
+from fanout.io.writers.opening import open_sink
 from fanout.paths import journal_path
 
 

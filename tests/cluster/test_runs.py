@@ -17,7 +17,8 @@ from fanout.cluster import Cluster
 from fanout.cluster.collect import Collected, Collector
 from fanout.cluster.shard import run_shard
 from fanout.engine import RunControl
-from fanout.io.journal import Journal, read_state
+from fanout.io.journal.format import read_state
+from fanout.io.journal.journal import Journal
 from fanout.io.parts import Manifest, Orders, PartsFolder
 from fanout.job import job_status, load_job, run_job
 from fanout.paths import journal_path

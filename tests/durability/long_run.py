@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fanout import Client, Journal, Limits, open_sink
-from fanout.io.readers import open_source
+from fanout.io.readers.opening import open_source
 from tests.durability.work import WIDTH, Raw
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fanout import ConfigError, RunControl, RunStopped
-from fanout.io.journal import read_state
+from fanout.io.journal.format import read_state
 from fanout.io.journal.records import records
 from tests.durability.work import Kind, files_of, resolved, send
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import fanout
-from fanout.io.journal import read_state
+from fanout.io.journal.format import read_state
 from tests.jobs import served
 from tests.predictions import JOB, OF_SEVERAL_ROWS, Predictions, table
 

@@ -13,14 +13,14 @@ import numpy as np
 
 from fanout import Client, Codec, Limits, Payload, RetryPolicy, open_sink, open_source
 from fanout.client import content_of, open_journal, reopen_failures
-from fanout.io.journal import read_state
+from fanout.io.journal.format import read_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from fanout import Event, Response, Result, RunControl
-    from fanout.io.readers import Source
+    from fanout.io.readers.base import Source
 
 WIDTH = 3
 _GROWTH_BYTES = 128

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fanout.engine.inputs import as_rows, chunker_of, stacked
 from fanout.errors import InputError
-from fanout.io.readers import Source
+from fanout.io.readers.base import Source
 from fanout.limits import ConcurrencyLimiter
 from fanout.rows import RowSet, count_rows
 from fanout.types import Block

@@ -13,7 +13,7 @@ import pytest
 
 from fanout.engine import RunControl
 from fanout.errors import ConfigError, InputError
-from fanout.io.writers import FileSink
+from fanout.io.writers.base import FileSink
 from fanout.job import check_job, job_status, load_job, run_job
 from fanout.job import run as run_module
 

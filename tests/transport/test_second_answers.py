@@ -24,7 +24,7 @@ import trustme
 from fanout import Client, Endpoint, Event, Limits, Result, RunStopped, open_sink
 from fanout.client import reopen_failures
 from fanout.codecs import V1
-from fanout.io.journal import Journal
+from fanout.io.journal.journal import Journal
 from fanout.settings import Timeouts
 from fanout.testing import FaultServer
 from fanout.transport import EndpointClient, connections

@@ -9,7 +9,7 @@ import pytest
 
 from fanout import InputError
 from fanout.engine import Stop, chunker_of
-from fanout.io.readers import open_source
+from fanout.io.readers.opening import open_source
 from fanout.rows import single_rows
 from fanout.tune import SearchControl
 from fanout.tune.runner import read_sample

@@ -12,7 +12,7 @@ from fanout import exact_json
 from fanout.errors import InputError
 from fanout.io.kept import KEEP, KeptColumns
 from fanout.io.readers.columns import ColumnSelection, expand_patterns, require_renamable, suggestion
-from fanout.io.readers.lines import LineSource, decode_line, line_blocks
+from fanout.io.readers.lines import LineSource, decode_line
 from fanout.types import Block
 
 if TYPE_CHECKING:
@@ -48,36 +48,29 @@ class JsonLinesSource(LineSource):
     def blocks(self) -> Iterator[Block]:
         row = 0
         selection: ColumnSelection | None = None
-        for one in self._inputs:
-            with one.open() as file:
-                for first, lines in line_blocks(file):
-                    values = _parse(lines, first, one.name, self._fields())
-                    if not values:
-                        continue
-                    # A pass that starts in the middle still reads from the beginning, so the same rows decide.
-                    if selection is None:
-                        selection = _select(values, self._columns, one.name)
-                    yield _block(values, selection, one.name, row)
-                    row += len(values)
+        for name, values in self._parsed(self._fields()):
+            # A pass that starts in the middle still reads from the beginning, so the same rows decide.
+            if selection is None:
+                selection = _select(values, self._columns, name)
+            yield _block(values, selection, name, row)
+            row += len(values)
 
     def keep(self, columns: ColumnOptions) -> KeptColumns:
         fields = dict.fromkeys(columns.columns or (), KEEP)
-
-        def parsed() -> Iterator[tuple[str, list[Any]]]:
-            for one in self._inputs:
-                with one.open() as file:
-                    for first, lines in line_blocks(file):
-                        if values := _parse(lines, first, one.name, fields):
-                            yield one.name, values
-
         # The first rows decide which fields a pattern stands for.
-        first = next(((_select(values, columns, name).names) for name, values in parsed()), ())
+        first = next((_select(values, columns, name).names for name, values in self._parsed(fields)), ())
 
         def read() -> Iterator[Pieces]:
-            for _, values in parsed():
+            for _, values in self._parsed(fields):
                 yield {name: _pick(values, name) for name in first}
 
         return KeptColumns(first, read, files=self.files)
+
+    def _parsed(self, fields: Mapping[str, str]) -> Iterator[tuple[str, list[Any]]]:
+        """Yield the name of the input and some values at a time; ``fields`` are the wanted ones, as in `_fields`."""
+        for name, first, lines in self._line_blocks():
+            if values := _parse(lines, first, name, fields):
+                yield name, values
 
     def _fields(self) -> dict[str, str]:
         """Return the fields to read, each with the key of the job file that names it."""

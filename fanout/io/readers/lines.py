@@ -98,6 +98,13 @@ class LineSource(Source):
     def estimate_rows(self) -> int | None:
         return estimate_lines(self._inputs, quoted=self._quoted)
 
+    def _line_blocks(self) -> Iterator[tuple[str, int, list[bytes]]]:
+        """Yield the lines of all inputs as `line_blocks` does, with the name of their input."""
+        for one in self._inputs:
+            with one.open() as file:
+                for first, lines in line_blocks(file):
+                    yield one.name, first, lines
+
     def fingerprint(self) -> dict[str, Any] | None:
         # Stdin has no fingerprint, so neither has a source that reads it.
         if not self.repeatable:
@@ -121,12 +128,8 @@ class TextSource(LineSource):
         super().__init__(inputs)
 
     def blocks(self) -> Iterator[Block]:
-        for one in self._inputs:
-            with one.open() as file:
-                for first, lines in line_blocks(file):
-                    yield Block(
-                        [decode_line(line.removesuffix(b"\r"), one.name, i) for i, line in enumerate(lines, first)]
-                    )
+        for name, first, lines in self._line_blocks():
+            yield Block([decode_line(line.removesuffix(b"\r"), name, i) for i, line in enumerate(lines, first)])
 
 
 def line_blocks(file: IO[bytes]) -> Iterator[tuple[int, list[bytes]]]:

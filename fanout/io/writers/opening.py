@@ -19,7 +19,7 @@ from fanout.paths import KEY, check_names, require_apart
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fanout.io.readers import Source
+    from fanout.io.readers.base import Source
     from fanout.io.writers.base import FileSink
 
 

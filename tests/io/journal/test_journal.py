@@ -13,12 +13,13 @@ import pytest
 
 from fanout.errors import ConfigError
 from fanout.files import Publication
-from fanout.io.journal import Journal, JournalState, read_state
 from fanout.io.journal import format as format_module
 from fanout.io.journal import journal as journal_module
 from fanout.io.journal import opening as opening_module
+from fanout.io.journal.format import read_state
+from fanout.io.journal.journal import Journal
 from fanout.io.journal.records import Damaged, record, records
-from fanout.io.journal.state import RecordedJob
+from fanout.io.journal.state import JournalState, RecordedJob
 from fanout.results import ChunkResult, Failure
 from fanout.rows import RowSet
 from fanout.types import Chunk
@@ -76,7 +77,9 @@ def test_a_journal_in_which_nothing_was_done_leaves_no_file(path: Path) -> None:
 
 def test_a_second_process_is_refused(path: Path) -> None:
     journal = Journal(path, IDENTITY)
-    code = f"from pathlib import Path; from fanout.io.journal import Journal; Journal(Path({str(path)!r}), {{}})"
+    code = (
+        f"from pathlib import Path; from fanout.io.journal.journal import Journal; Journal(Path({str(path)!r}), {{}})"
+    )
     second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "another run is writing" in second.stderr
     journal.commit([done(0, 1)], None, None)  # the file is a new one from here on

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from fanout.errors import InputError
-from fanout.io.readers import open_source
+from fanout.io.readers.opening import open_source
 from fanout.rows import count_rows
 
 _MEMORY = 4 * 2**30

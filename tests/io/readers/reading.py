@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from fanout.errors import InputError
-from fanout.io.readers import base, open_source
+from fanout.io.readers import base
+from fanout.io.readers.opening import open_source
 from fanout.rows import count_rows, join_rows, single_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fanout.io.readers import Source
+    from fanout.io.readers.base import Source
     from fanout.types import Block, Rows
 
 TINY = 40

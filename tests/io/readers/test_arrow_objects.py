@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from fanout.errors import InputError
-from fanout.io.readers import as_source
+from fanout.io.readers.tables import as_source
 from tests.io.readers.reading import blocks, holds_in_parts, plain, read
 
 TABLE = pa.table({"a": pa.array([1, None, 3, 4], pa.int16()), "text": ["x", "y", "z", None]})

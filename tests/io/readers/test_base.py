@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.errors import InputError
-from fanout.io.readers import Source
+from fanout.io.readers.base import Source
 from fanout.types import Block
 from tests.io.readers.reading import holds_in_parts, read
 

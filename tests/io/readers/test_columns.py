@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from fanout.errors import InputError
-from fanout.io.readers import open_source
+from fanout.io.readers.opening import open_source
 from tests.io.readers.reading import holds_in_parts, ids, plain, read, refusal, refused_at_once
 
 ROWS = [

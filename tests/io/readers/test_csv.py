@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.io.readers import open_source
+from fanout.io.readers.opening import open_source
 from tests.io.readers.reading import TINY, blocks, holds_in_parts, ids, plain, read, refusal, refused_at_once
 
 PEOPLE = 'key,name,age,zip,note\n7,Ann,30,01234,"a, ""b""\nc"\n8,Bo,,99999,\n9,"",1.5,10115,x\n'

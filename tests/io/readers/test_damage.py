@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fanout.errors import InputError
-from fanout.io.readers import open_source
+from fanout.io.readers.opening import open_source
 
 pa = pytest.importorskip("pyarrow")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fanout.errors import InputError
-from fanout.io.readers import as_source
+from fanout.io.readers.tables import as_source
 from tests.io.readers.reading import TINY, holds_in_parts, plain, read
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fanout.errors import InputError
-from fanout.io.readers import open_source
 from fanout.io.readers.finding import in_natural_order
+from fanout.io.readers.opening import open_source
 from tests.devices import like_null
 from tests.io.readers.reading import read, refused_at_once
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import feather, ipc
 
-from fanout.io.readers import open_source
+from fanout.io.readers.opening import open_source
 from tests.io.readers.reading import TINY, holds_in_parts, ids, refusal, refused_at_once
 
 TABLE = pa.table({"n": pa.array([1, 2, 3, 4, 5], pa.int32()), "text": list("abcde"), "key": [9, 8, 7, 6, 5]})

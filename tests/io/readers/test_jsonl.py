@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fanout.codecs import Json
 from fanout.errors import EncodeError, InputError
-from fanout.io.readers import open_source
+from fanout.io.readers.opening import open_source
 from tests.io.readers.reading import TINY, blocks, holds_in_parts, ids, read, refusal, refused_at_once
 
 ROWS: list[dict[str, Any]] = [

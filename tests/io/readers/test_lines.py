@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.io.readers import lines, open_source
+from fanout.io.readers import lines
+from fanout.io.readers.opening import open_source
 from fanout.rows import count_rows
 from tests.io.readers.reading import TINY, blocks, holds_in_parts, read, refusal, refused_at_once
 

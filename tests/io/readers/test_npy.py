@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fanout.io.readers import open_source
+from fanout.io.readers.opening import open_source
 from tests.io.readers.reading import TINY, blocks, holds_in_parts, read, refusal, refused_at_once
 
 DTYPES = st.one_of(
@@ -144,7 +144,7 @@ def test_the_fingerprint_changes_with_the_file(tmp_path):
 
 READS_ALL = """
 import resource, sys
-from fanout.io.readers import open_source
+from fanout.io.readers.opening import open_source
 source = open_source(sys.argv[1])
 blocks = source.blocks()
 next(blocks)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fanout.errors import InputError
-from fanout.io.readers import open_source
+from fanout.io.readers.opening import open_source
 from tests.io.readers.reading import TINY, blocks, holds_in_parts, ids, read, refusal, refused_at_once
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from fanout.errors import InputError
-from fanout.io.readers import as_source
+from fanout.io.readers.tables import as_source
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,8 @@ def test_a_lazy_frame_is_refused_with_the_remedy():
 
 def test_no_library_of_tables_is_imported_for_anything_else():
     program = (
-        "import sys, numpy; from fanout.io.readers import as_source, open_source; as_source(numpy.zeros(3)); "
+        "import sys, numpy; import fanout.io.readers.opening; "
+        "from fanout.io.readers.tables import as_source; as_source(numpy.zeros(3)); "
         "print([name for name in ('pyarrow', 'pandas', 'polars', 'datasets') if name in sys.modules])"
     )
     ended = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import ipc, parquet
 
 from fanout.errors import InputError
-from fanout.io.readers import open_source
+from fanout.io.readers.opening import open_source
 from tests.io.readers.reading import blocks, holds_in_parts, read, refused_at_once
 
 

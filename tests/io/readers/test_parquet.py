@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from fanout.io.readers import open_source
+from fanout.io.readers.opening import open_source
 from tests.io.readers.reading import TINY, blocks, holds_in_parts, ids, plain, read, refusal, refused_at_once
 
 TABLE = pa.table(

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanout.io.writers import Checkpoint, FileSink, open_sink
+from fanout.io.writers.opening import open_sink
 from fanout.results import ChunkResult, Failure, Result, Statistics
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fanout.io.writers.base import Checkpoint, FileSink
     from fanout.types import Array, Chunk
 
 

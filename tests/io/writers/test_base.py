@@ -9,10 +9,10 @@ import pytest
 
 from fanout.addresses import Storage
 from fanout.errors import ConfigError
-from fanout.io.readers import open_source
+from fanout.io.readers.opening import open_source
 from fanout.io.remote.file import Version
 from fanout.io.remote.object_stores import Bucket, StoredFile
-from fanout.io.writers import open_sink, require_apart_from_input
+from fanout.io.writers.opening import open_sink, require_apart_from_input
 from fanout.paths import report_paths
 from fanout.types import Chunk
 from tests.io.writers.runs import done, failure, opened, publish, result, write_all

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.errors import ConfigError
-from fanout.io.readers import open_source
-from fanout.io.writers import open_sink
+from fanout.io.readers.opening import open_source
+from fanout.io.writers.opening import open_sink
 from fanout.types import schema_of
 from tests.io.writers.runs import cut, done, failure, publish, result, write_all
 
@@ -66,7 +66,7 @@ def test_the_rows_of_a_published_file_can_be_taken_into_a_new_run(
     cells = [record["value"] for record in records(path)]
     assert cells == texts if not safe else not [cell for cell in cells if cell[:1] in set("=+-@\t\r") - {""}]
 
-    from fanout.io.writers import Checkpoint, Move
+    from fanout.io.writers.base import Checkpoint, Move
     from fanout.rows import RowSet
 
     ok, schema = RowSet([(0, len(texts))]), schema_of(answers)

@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 from xxhash import xxh3_64_hexdigest
 
 from fanout.errors import ConfigError
-from fanout.io.writers import npy, open_sink
+from fanout.io.writers import npy
+from fanout.io.writers.opening import open_sink
 from fanout.types import Chunk
 from tests.io.writers.runs import cut, done, failure, opened, publish, result, write_all
 

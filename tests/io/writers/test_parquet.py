@@ -15,8 +15,10 @@ import pytest
 
 from fanout.errors import ConfigError
 from fanout.io.arrow import OLDEST
-from fanout.io.writers import ParquetSink, arrow, open_sink
+from fanout.io.writers import arrow
+from fanout.io.writers.arrow import ParquetSink
 from fanout.io.writers.columns import PackedColumns
+from fanout.io.writers.opening import open_sink
 from fanout.results import ChunkResult
 from fanout.types import Chunk
 from tests.io.writers.runs import cut, done, failure, opened, publish, result, write_all
@@ -192,7 +194,7 @@ def test_dtypes_that_parquet_cannot_hold_are_refused_with_the_remedy(tmp_path: P
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['pyarrow'] = None\n"
-        f"from fanout.io.writers import open_sink; open_sink({str(tmp_path / 'y.parquet')!r})"
+        f"from fanout.io.writers.opening import open_sink; open_sink({str(tmp_path / 'y.parquet')!r})"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'fanout-ml[arrow]'" in ended.stderr
@@ -214,7 +216,7 @@ def test_kept_columns_of_a_table_import_no_pandas(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [0.5], "name": ["a"]}), tmp_path / "in.parquet")
     code = (
         "import sys; import numpy as np; from pathlib import Path; from tests.io.writers.runs import *\n"
-        "from fanout.io.readers import open_source; from fanout.io.writers import open_sink\n"
+        "from fanout.io.readers.opening import open_source; from fanout.io.writers.opening import open_sink\n"
         f"folder = Path({str(tmp_path)!r}); source = open_source(folder / 'in.parquet', 'x', keep=['name'])\n"
         "sink = open_sink(folder / 'y.parquet'); sink.keep(source.kept)\n"
         "sink.open(1); sink.write([done(0, np.array([1.0]))]); publish(sink, result(1))\n"

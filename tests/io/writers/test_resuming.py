@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.errors import ConfigError
-from fanout.io.writers import Checkpoint, Move, npy, open_sink
+from fanout.io.writers import npy
+from fanout.io.writers.base import Checkpoint, Move
+from fanout.io.writers.opening import open_sink
 from fanout.results import ChunkResult
 from fanout.rows import RowSet
 from fanout.types import Chunk, schema_of
