@@ -1,26 +1,15 @@
-"""The commands that check, tune and run a job, and the entry point of the command line.
-
-Heavy modules are imported inside the commands, so that ``--help`` is fast.
-"""
+"""The commands that check, tune and run a job."""
 
 from __future__ import annotations
 
-import sys
-from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from fanout._escape import escaped_lines
 from fanout._version import __version__
 from fanout.cli.parameters import AS_JSON, JOB, SET, Counts, RowRange, leave
-from fanout.cli.result_commands import cache, compare, failures, show
+from fanout.cli.result_commands import cache, compare, failures, report, show, status
 from fanout.cli.start_commands import init, presets, schema, serve
-from fanout.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -161,41 +150,6 @@ def run(
     leave(exit_code)
 
 
-@cli.command(short_help="Show the progress of a job's run.")
-@JOB
-@SET
-@AS_JSON
-def status(job: str, settings: tuple[str, ...], as_json: bool) -> None:
-    """Show the progress of a job's run from its journal, also while it runs.
-
-    It sends nothing and runs no code that the job file names. Variables of the job need not be set.
-    """
-    from fanout.cli.running import status_command
-
-    leave(status_command(job, settings, as_json=as_json))
-
-
-@cli.command(short_help="Write the report of a job's run again.")
-@JOB
-@SET
-@AS_JSON
-def report(job: str, settings: tuple[str, ...], as_json: bool) -> None:
-    """Write the report of a job's newest run again, and print its path.
-
-    Each run writes it beside its output (probabilities.npy.report.html). This command makes it from the recording
-    (probabilities.npy.report.jsonl) and the journal, also while the run is under way and after a kill. It sends
-    nothing and runs no code that the job file names. Variables of the job need not be set.
-
-    \b
-    Examples:
-      fanout report job.toml
-      fanout report job.toml --set output.path=probabilities.mock.npy
-    """
-    from fanout.cli.running import report_command
-
-    leave(report_command(job, settings, as_json=as_json))
-
-
 @cli.command(short_help="Check a job before it runs.", epilog=_EXIT_CODES)
 @JOB
 @SET
@@ -321,62 +275,5 @@ def tune(
     leave(tune_command(job, settings, options, mock=mock, write=write, as_json=as_json))
 
 
-for _command in (cache, compare, failures, init, presets, schema, serve, show):
+for _command in (cache, compare, failures, init, presets, report, schema, serve, show, status):
     cli.add_command(_command)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``fanout``. Ends the process with the exit code."""
-    # A usage error needs to know about --json before click has parsed it.
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(_guarded(lambda: cli.main(arguments, prog_name="fanout", standalone_mode=False), "--json" in arguments))
-
-
-def _guarded(command: Callable[[], Any], as_json: bool) -> int:
-    """Return the command's exit code. Click's own codes are replaced by those of the table."""
-    try:
-        code = command()
-    except click.ClickException as error:
-        # Click would print user input without escaping its control characters.
-        shown = StringIO()
-        error.show(shown)
-        click.echo(escaped_lines(shown.getvalue()), nl=False, err=True)
-        if as_json:
-            from fanout.cli.output import print_error_json
-
-            print_error_json(escaped_lines(error.format_message()), error.exit_code)
-        return error.exit_code
-    except ConfigError as error:
-        from fanout.cli.output import print_error
-
-        return print_error(str(error), 2, as_json=as_json)
-    except click.Abort:  # Ctrl-C before or after the run, with nothing in flight
-        return 130
-    except Exception:  # noqa: BLE001 - a bug of fanout or of a codec, whose text has to be redacted
-        return _traced(as_json) if _has_folder() else _in_no_folder(as_json)
-    return int(code or 0)
-
-
-def _has_folder() -> bool:
-    """Return False if the working directory was removed: every path that is relative to it then fails somewhere."""
-    try:
-        Path.cwd()
-    except OSError:
-        return False
-    return True
-
-
-def _in_no_folder(as_json: bool) -> int:
-    from fanout.cli.output import print_error
-
-    return print_error("the folder that this command was started in is gone: change to another one", 2, as_json=as_json)
-
-
-def _traced(as_json: bool) -> int:
-    """Print the traceback of an unexpected error; return the exit code."""
-    import traceback
-
-    from fanout.cli.output import print_error
-
-    # A traceback may quote values of the job, so it goes through the redactor as every text does.
-    return print_error(traceback.format_exc().rstrip(), 2, as_json=as_json)

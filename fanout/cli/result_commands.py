@@ -1,4 +1,4 @@
-"""The commands on what runs have left: failed rows, recorded exchanges, two outputs side by side, cached answers."""
+"""The commands on what runs have left: progress, report, failed rows, exchanges, two outputs side by side, answers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,41 @@ from pathlib import Path
 import click
 
 from fanout.cli.parameters import AS_JSON, JOB, SET, Age, leave
+
+
+@click.command(short_help="Show the progress of a job's run.")
+@JOB
+@SET
+@AS_JSON
+def status(job: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Show the progress of a job's run from its journal, also while it runs.
+
+    It sends nothing and runs no code that the job file names. Variables of the job need not be set.
+    """
+    from fanout.cli.running import status_command
+
+    leave(status_command(job, settings, as_json=as_json))
+
+
+@click.command(short_help="Write the report of a job's run again.")
+@JOB
+@SET
+@AS_JSON
+def report(job: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Write the report of a job's newest run again, and print its path.
+
+    Each run writes it beside its output (probabilities.npy.report.html). This command makes it from the recording
+    (probabilities.npy.report.jsonl) and the journal, also while the run is under way and after a kill. It sends
+    nothing and runs no code that the job file names. Variables of the job need not be set.
+
+    \b
+    Examples:
+      fanout report job.toml
+      fanout report job.toml --set output.path=probabilities.mock.npy
+    """
+    from fanout.cli.running import report_command
+
+    leave(report_command(job, settings, as_json=as_json))
 
 
 @click.command(short_help="List the failed rows of a job's run by reason.")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from fanout.job.variables import Location
+    from fanout.job.tables import Location
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 # Most keys with their values are shorter, so that the comments form a column.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from dataclasses import is_dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from fanout._redact import Redactor, secrets_of
-from fanout._url import with_path
 from fanout.auth import DEFAULT_TYPE, CommandAuth, auth_class
 from fanout.codecs import Json, OpenAIChat
 from fanout.codecs import codec as codec_by_name
@@ -27,22 +25,18 @@ from fanout.job.custom_codec import custom_codec, custom_function, is_custom
 from fanout.job.edit import override
 from fanout.job.model import Job, JobFile, Outline, beside, output_path
 from fanout.job.problems import key_path, problems_of, without_key
-from fanout.job.variables import Substitution, is_secret
+from fanout.job.tables import Substitution, is_secret, with_preset
 from fanout.options import option_names, require_known
-from fanout.presets import DEFAULT_CODEC, TABLES, load_preset, merged, require_options, with_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from fanout.auth import Auth
     from fanout.codecs.base import Codec
-    from fanout.job.variables import Location
+    from fanout.job.tables import Location
 
 _TYPED = (Json.name, OpenAIChat.name)
 """Codecs with typed answers."""
-
-# Each describes the body of a request of the default codec.
-_BODIES = {"request", "raw", "form"}
 
 
 def load_job(file: str | Path, settings: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Job:
@@ -239,69 +233,3 @@ def _auth_of_type(name: str, options: dict[str, Any]) -> Auth:
     # As for all tables, strict in JSON: "8" and true are not numbers.
     validated: Auth = _adapter(auth_class(name)).validate_json(json.dumps(options, default=str), strict=True)
     return validated
-
-
-def with_preset(tables: Mapping[str, Any], file: Path, problems: dict[Location, str]) -> dict[str, Any]:
-    """Return the tables of a job file with the defaults of its preset. Adds its faults to ``problems``.
-
-    With an invalid preset the table ``codec`` has its default only. A body without a name is one of the codec json.
-    """
-    codec = tables.get("codec")
-    if not isinstance(codec, dict):
-        return dict(tables)
-    if "preset" not in codec:
-        return {**tables, "codec": {"name": DEFAULT_CODEC, **codec}} if _BODIES & codec.keys() else dict(tables)
-    name, invalid = codec["preset"], {**tables, "codec": {"name": DEFAULT_CODEC}}
-    try:
-        if not isinstance(name, str) or not name:
-            raise ConfigError("must be the name of a preset, or the path of a file", key="preset")
-        preset = load_preset(name, file.parent)
-        options = {key: value for key, value in codec.items() if key != "preset"}
-        # All parameters are checked before one is reported, as for the other tables.
-        wrong = dict(preset.problems(options))
-        for key, text in wrong.items():
-            problems.setdefault(("codec", key), f"{text} (preset {name!r})" if key not in options else text)
-        if wrong:
-            return invalid
-        path, defaults = preset.fill(options)
-        require_options(preset, defaults["codec"], options)
-    except ConfigError as error:
-        problems.setdefault(("codec", error.key), str(error))
-        return invalid
-    defaults["codec"]["preset"] = name
-    return _merged(tables, path, defaults)
-
-
-def _merged(tables: Mapping[str, Any], path: str, defaults: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    result = {**tables, "codec": defaults.pop("codec")}
-    endpoint = tables.get("endpoint")
-    if isinstance(endpoint, dict):
-        result["endpoint"] = _endpoint(endpoint, path, defaults.get("headers", {}))
-    for table in TABLES:
-        own = tables.get(table, {})
-        if table in defaults and table != "headers" and isinstance(own, dict):
-            # Credentials may also be header fields, be of another type, or not be needed behind a gateway.
-            if table == "auth" and (not own or own.get("type", defaults[table]["type"]) != defaults[table]["type"]):
-                continue
-            result[table] = merged(defaults[table], own)
-    return result
-
-
-def _endpoint(endpoint: Mapping[str, Any], path: str, headers: Mapping[str, str]) -> dict[str, Any]:
-    result = dict(endpoint)
-    own = endpoint.get("headers", {})
-    if headers and isinstance(own, dict):
-        result["headers"] = with_headers(headers, own)
-    if "url" in endpoint:
-        result["url"] = _whole(endpoint["url"], path)
-    if isinstance(endpoint.get("urls"), list):
-        result["urls"] = [_whole(url, path) for url in endpoint["urls"]]
-    return result
-
-
-def _whole(url: Any, path: str) -> Any:
-    """Return ``url`` with the path; as it is if it is no URL, which the check of the endpoint reports."""
-    if isinstance(url, str) and "://" in url:
-        with suppress(ValueError):
-            return with_path(url, path)
-    return url

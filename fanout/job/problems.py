@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from fanout._redact import Redactor
-    from fanout.job.variables import Location
+    from fanout.job.tables import Location
 
 _TYPE_NAMES = {
     "string_type": "a string",

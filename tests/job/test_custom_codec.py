@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from fanout.cli.commands import main
+from fanout.cli import main
 from fanout.errors import ConfigError
 from fanout.io.journal.format import read_state
 from fanout.job import check_job, dry_run, job_schema, job_status, load_job, load_job_or_outline, run_job

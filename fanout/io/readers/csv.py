@@ -61,34 +61,36 @@ class CsvSource(LineSource):
         super().__init__(inputs, **columns.as_json(), delimiter=delimiter)
         self._columns, self._delimiter = columns, delimiter
         # Stdin can be read only once, so its header is checked with its rows.
-        for _ in self._tables(columns) if self.repeatable else ():
-            pass
+        for one in inputs if self.repeatable else ():
+            with one.open() as file:
+                _Table(file, one.name, columns, delimiter)
 
     def blocks(self) -> Iterator[Block]:
         row = 0
         kinds: dict[str, Kind] = {}
-        for table in self._tables(self._columns):
-            for records in table.record_blocks():
-                # The kinds of the first file hold for all: a later one must not change the type of a column.
-                kinds = kinds or table.kinds(records)
-                yield table.block(records, kinds, row)
-                row += len(records)
+        for table, records in self._record_blocks(self._columns):
+            # The kinds of the first file hold for all: a later one must not change the type of a column.
+            kinds = kinds or table.kinds(records)
+            yield table.block(records, kinds, row)
+            row += len(records)
 
     def keep(self, columns: ColumnOptions) -> KeptColumns:
-        names = next(self._tables(columns)).selection.names
+        with self._inputs[0].open() as file:
+            names = _Table(file, self._inputs[0].name, columns, self._delimiter).selection.names
 
         def read() -> Iterator[Pieces]:
-            for table in self._tables(columns):
-                for records in table.record_blocks():
-                    yield {name: table.values(records, name) for name in names}
+            for table, records in self._record_blocks(columns):
+                yield {name: table.values(records, name) for name in names}
 
         return KeptColumns(names, read, files=self.files, parsers=_parsers)
 
-    def _tables(self, columns: ColumnOptions) -> Iterator[_Table]:
-        """Yield each file while it is open."""
+    def _record_blocks(self, columns: ColumnOptions) -> Iterator[tuple[_Table, list[_Record]]]:
+        """Yield the records of all files, a block at a time, with their table."""
         for one in self._inputs:
             with one.open() as file:
-                yield _Table(file, one.name, columns, self._delimiter)
+                table = _Table(file, one.name, columns, self._delimiter)
+                for records in table.record_blocks():
+                    yield table, records
 
     def estimate_rows(self) -> int | None:
         lines = super().estimate_rows()

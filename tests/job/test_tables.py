@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fanout.job.variables import Substitution
+from fanout.job.tables import Substitution
 
 ENVIRONMENT = {"KEY": "s3cret", "EMPTY": "", "BYTES": "\udcff", "QUOTED": 'it\'s "x"\n'}
 
