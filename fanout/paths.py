@@ -112,10 +112,14 @@ def check_names(output: Path) -> None:
             raise ConfigError(f"{output} is a folder; name a file in it", key=KEY)
         for path in dict.fromkeys((output.absolute(), _resolved(output))):
             _check_folder(output, path)
-        for base in _bases(output):
-            for suffix in _BESIDE:
-                _check_file(output, _beside(base, suffix))
+        for path in written_paths(output):
+            _check_file(output, path)
         _require_no_other_job(output)
+
+
+def written_paths(output: Path) -> list[Path]:
+    """Return the paths that a run into ``output`` may write, but for those of several outputs."""
+    return [_beside(base, suffix) for base in _bases(output) for suffix in _BESIDE]
 
 
 def require_apart(output: Path, others: Iterable[Path], kind: str = "input") -> None:
@@ -185,7 +189,7 @@ def _is_column(rest: str) -> bool:
 
 def _linked(output: Path) -> set[Path]:
     """Return the existing files under the names of a run, with links replaced by their targets."""
-    files = {_beside(base, suffix) for base in _bases(output) for suffix in _BESIDE}
+    files = set(written_paths(output))
     for base in _bases(output):
         if base.suffix.lower() == _COLUMN and base.parent.is_dir():
             entries = (path for path in base.parent.iterdir() if path.name.startswith(base.name))

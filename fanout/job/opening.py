@@ -15,11 +15,12 @@ from fanout.cassettes import Recorder, Replayer
 from fanout.client import Client, codec_name, offline_url, require_repeatable
 from fanout.codecs._options import spec_from_options
 from fanout.errors import ConfigError, InputError
+from fanout.io.readers.finding import would_find
 from fanout.io.readers.opening import open_source
 from fanout.io.remote.file import url_of
 from fanout.io.writers.opening import open_sink, require_apart_from_input
 from fanout.mock import MockModel, MockTransport, outputs_of
-from fanout.paths import require_apart
+from fanout.paths import KEY, require_apart, written_paths
 from fanout.rows import count_rows
 from fanout.telemetry import OpenTelemetry, serve_metrics
 from fanout.transport.base import replaces_network
@@ -140,6 +141,22 @@ def _is_empty(source: Source) -> bool:
     return not (any(count_rows(block.rows) for block in source.blocks()) if source.n_rows is None else source.n_rows)
 
 
+def _require_unlisted(job: Job, sink: FileSink) -> None:
+    """Raise `ConfigError` if a folder or a pattern of inputs will list a file that the run writes.
+
+    An interrupted run could not be resumed: its input would be another one.
+    """
+    if not isinstance(job.input_path, Path):
+        return
+    listed = next((path for path in written_paths(sink.path) if would_find(job.input_path, path)), None)
+    if listed is not None:
+        raise ConfigError(
+            f"the next run would take {listed.name} for an input, because {job.tables.input.path} lists it: write to "
+            "another folder, or name the inputs with a narrower pattern",
+            key=KEY,
+        )
+
+
 def open_output(job: Job, source: Source) -> FileSink:
     """Return the sink of the job's output. Raises `ConfigError` if the output cannot be written, or not with `keep`."""
     table = job.tables.output
@@ -149,6 +166,7 @@ def open_output(job: Job, source: Source) -> FileSink:
     )
     # The output replaces a file at its path, which must not be the input.
     require_apart_from_input(sink, source)
+    _require_unlisted(job, sink)
     if source.kept is not None:
         sink.keep(source.kept)
     return sink

@@ -373,6 +373,38 @@ async def test_a_job_never_overwrites_or_removes_its_input(write_job, doubler, t
     assert doubler.requests == 0
 
 
+@pytest.mark.parametrize(
+    ("path", "output", "listed"),
+    [
+        ("*.npy", "y.npy", "y.npy"),
+        ("**/*.npy", "out/y.npy", "y.npy"),
+        ("in", "in/y.npy", "y.npy"),
+        ("./x*", "x.jsonl", "x.jsonl"),
+        ("in/../in/*.npy", "in/y.npy", "y.npy"),
+        ("*.npy", "y.jsonl", "y.jsonl.ok.npy"),
+    ],
+)
+@pytest.mark.parametrize("work", [run_job, check_job])
+async def test_an_output_that_the_input_will_list_is_refused_before_anything_is_sent(
+    write_job, doubler, tmp_path, path, output, listed, work
+):
+    job = load_job(write_job(url=doubler.url), [f"input.path={path}", f"output.path={output}"])
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes())
+    with pytest.raises(ConfigError, match=rf"output\.path: the next run would take {listed} for an input"):
+        await work(job)
+    assert doubler.requests == 0
+
+
+@pytest.mark.parametrize(("path", "output"), [("in", "y.npy"), ("in/*.npy", "y.npy"), ("*.npy", "_y.npy")])
+async def test_an_output_that_the_input_passes_over_is_written(write_job, doubler, tmp_path, path, output):
+    (tmp_path / "in").mkdir()
+    job = load_job(write_job(url=doubler.url), [f"input.path={path}", f"output.path={output}"])
+    (tmp_path / "in" / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes())
+    for _ in range(2):
+        assert (await run_job(job)).exit_code == 0
+
+
 async def test_texts_for_an_npy_file_end_the_job_with_the_remedy(write_job, doubler, tmp_path):
     doubler.answer = lambda rows: ["text"] * len(rows)
     with pytest.raises(ConfigError, match=r"output\.path: .*write to y\.jsonl"):

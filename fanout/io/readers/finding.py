@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -116,6 +117,19 @@ def _of_one_format(
 def folder_of(path: Path) -> Path:
     """Return the folder that all files are in which ``path`` names: a file, a folder, or a pattern."""
     return path if path.is_dir() else path.parent if path.exists() else _beginning(path)[0]
+
+
+def would_find(path: Path, file: Path) -> bool:
+    """Return True if ``path``, a folder or a pattern, names ``file`` as well, once that exists."""
+    if path.is_dir():
+        root, parts = path, ("*",)
+    elif path.exists() or not _PATTERN.search(str(path)):
+        return False
+    else:
+        root, parts = _beginning(path)
+    root, file = Path(os.path.realpath(root)), Path(os.path.realpath(file))
+    below = file.relative_to(root).parts if file.is_relative_to(root) else ()
+    return _matches(below, parts) and not any(part.startswith(_HIDDEN) for part in below)
 
 
 def in_natural_order(paths: Iterable[P]) -> list[P]:
