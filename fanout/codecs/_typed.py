@@ -47,7 +47,6 @@ _INSTRUCTIONS = (
 )
 _AGAIN = "{}. Answer again, with one JSON object that is valid against the schema."
 
-_SPACE = " \t\r\n"
 _DECODER = json.JSONDecoder()
 
 
@@ -297,6 +296,6 @@ def _start_of(text: str, field: str) -> int | None:
 
 
 def _skipped(text: str, at: int) -> int:
-    while at < len(text) and text[at] in _SPACE:
+    while at < len(text) and text[at] in " \t\r\n":
         at += 1
     return at

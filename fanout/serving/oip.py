@@ -43,13 +43,8 @@ def server(model: Model, request: ServerRequest) -> ServerResponse:
     return json_answer({"name": "fanout", "version": VERSION, "extensions": extensions})
 
 
-def health(model: Model, request: ServerRequest) -> ServerResponse:
-    """``GET /v2/health/ready`` and ``/v2/health/live``."""
-    return json_answer({})
-
-
 def ready(model: Model, request: ServerRequest, *, name: str, version: str | None = None) -> ServerResponse:
-    """``GET /v2/models/{name}[/versions/{version}]/ready``."""
+    """``GET /v2/models/{name}[/versions/{version}]/ready``, and ``GET /v1/models/{name}``."""
     _require(model, name, version)
     return json_answer({"name": name, "ready": True})
 
@@ -76,8 +71,10 @@ def infer(model: Model, request: ServerRequest, *, name: str, version: str | Non
     _require(model, name, version)
     document, tail = _split(request)
     arrays = read_inputs(model, document, tail)
-    n_rows = len(next(iter(arrays.values())))
-    outputs = call(model, _argument(arrays), n_rows)
+    # The argument is one array, a list for one text a row, or a dict of arrays for several inputs.
+    array = next(iter(arrays.values()))
+    argument = array.tolist() if array.dtype.kind == "T" and array.ndim == 1 else array
+    outputs = call(model, argument if len(arrays) == 1 else arrays, n_rows := len(array))
     tensors = _selected(model, document, to_tensors(model, outputs))
     return _answer(model, document, tensors, n_rows)
 
@@ -109,14 +106,6 @@ def _split(request: ServerRequest) -> tuple[dict[str, Any], memoryview]:
     if not isinstance(document.get("id", ""), str):
         raise StatusError(400, '"id" must be a string')
     return document, body[length:]
-
-
-def _argument(arrays: Mapping[str, Array]) -> Any:
-    """The argument of the function: one array, a list for one text a row, a dict of arrays for several inputs."""
-    if len(arrays) > 1:
-        return dict(arrays)
-    array = next(iter(arrays.values()))
-    return array.tolist() if array.dtype.kind == "T" and array.ndim == 1 else array
 
 
 def _selected(model: Model, document: Mapping[str, Any], tensors: Mapping[str, OutputTensor]) -> list[OutputTensor]:

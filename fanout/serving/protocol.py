@@ -119,16 +119,6 @@ class _Route:
     error: Callable[[StatusError], ServerResponse]
 
 
-def _healthz(model: Model, request: ServerRequest) -> ServerResponse:
-    return json_answer({"status": "ok", "model": model.name})
-
-
-def _v1_ready(model: Model, request: ServerRequest, *, name: str) -> ServerResponse:
-    """``GET /v1/models/{name}``: the model is loaded."""
-    require_model(model, name)
-    return json_answer({"name": name, "ready": True})
-
-
 def _predict(model: Model, request: ServerRequest, *, name: str) -> ServerResponse:
     """``POST /v1/models/{name}:predict``: ``{"instances": [...]}`` -> ``{"predictions": [...]}``, one a row."""
     require_model(model, name)
@@ -181,12 +171,12 @@ _JSON_NAMES = {
 def _routes() -> list[_Route]:
     versioned = r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?"
     table: list[tuple[str, str, Callable[..., ServerResponse]]] = [
-        ("GET", r"/healthz", _healthz),
+        ("GET", r"/healthz", lambda model, _: json_answer({"status": "ok", "model": model.name})),
         ("POST", r"/", _predict_bare),
         ("POST", r"/v1/models/(?P<name>[^/]+):predict", _predict),
-        ("GET", r"/v1/models/(?P<name>[^/]+)", _v1_ready),
+        ("GET", r"/v1/models/(?P<name>[^/]+)", oip.ready),
         ("GET", r"/v2", oip.server),
-        ("GET", r"/v2/health/(?:ready|live)", oip.health),
+        ("GET", r"/v2/health/(?:ready|live)", lambda *_: json_answer({})),
         ("GET", versioned, oip.metadata),
         ("GET", versioned + "/ready", oip.ready),
         ("GET", versioned + "/config", oip.config),
