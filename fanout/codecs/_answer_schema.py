@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fanout.codecs._json_schema import SchemaType
+from fanout.codecs._json_schema import KEY, SchemaType
 from fanout.codecs._options import require_keys
 from fanout.codecs._rows import json_text
 from fanout.codecs._values import Unfit, Wanted, array
@@ -18,8 +18,6 @@ from fanout.types import TensorSpec
 
 if TYPE_CHECKING:
     from fanout.types import Array
-
-KEY = "schema"
 
 _TYPES = {
     "str": "string", "int": "integer", "float": "number", "bool": "boolean", "list": "array", "object": "object",
@@ -73,7 +71,7 @@ class AnswerSchema:
         self.document = _json_schema(schema)
         """The JSON Schema as it was given, or read from a file."""
 
-        checked = SchemaType(self.document, KEY)
+        checked = SchemaType(self.document)
         self.schema = checked.schema
         """The strict JSON Schema."""
 

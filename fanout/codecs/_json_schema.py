@@ -13,6 +13,9 @@ from fanout.errors import ConfigError
 
 Schema: TypeAlias = Mapping[str, Any]
 
+KEY = "schema"
+"""The option of codecs that holds a schema."""
+
 _NOTES = frozenset({
     "title", "description", "default", "example", "examples", "deprecated", "format", "$schema", "$id", "$comment",
     "$defs", "definitions", "discriminator", "readOnly", "writeOnly",
@@ -42,18 +45,12 @@ _OF_TYPE: dict[str, tuple[str, ...]] = {
 class SchemaType:
     """A JSON Schema, resolved and strict: every property is required, and no other is allowed.
 
-    Args:
-        schema: the schema. It may refer to its own ``$defs``.
-        key: the option that holds it, for messages.
-
-    Raises:
-        ConfigError: a schema that is recursive, or has a keyword which is not supported. The message names the place.
+    Raises `ConfigError` for a schema that is recursive, or has a keyword which is not supported, with its place.
     """
 
-    def __init__(self, schema: Schema, key: str) -> None:
+    def __init__(self, schema: Schema) -> None:
         self._root = schema
-        self._key = key
-        self.schema: dict[str, Any] = self._strict(schema, key, ())
+        self.schema: dict[str, Any] = self._strict(schema, KEY, ())
         """The schema without references."""
 
     def validator(self) -> Callable[[str], Any]:
@@ -64,20 +61,20 @@ class SchemaType:
         import msgspec  # imported with the first codec that needs it
 
         try:
-            decoder = msgspec.json.Decoder(self._type(self.schema, self._key))
+            decoder = msgspec.json.Decoder(self._type(self.schema, KEY))
         except ConfigError:
             raise
         except (TypeError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{self._key} cannot be checked: {error}", key=self._key) from None
+            raise ConfigError(f"{KEY} cannot be checked: {error}", key=KEY) from None
         return lambda text: msgspec.to_builtins(decoder.decode(text))
 
     def _strict(self, schema: object, at: str, seen: tuple[str, ...]) -> dict[str, Any]:
         if not isinstance(schema, Mapping):
-            raise ConfigError(f"{at} must be a table with a type, not {schema!r}", key=self._key)
+            raise ConfigError(f"{at} must be a table with a type, not {schema!r}", key=KEY)
         if "$ref" in schema:
             name = schema["$ref"]
             if name in seen:
-                raise ConfigError(f"{at} refers to itself by {name!r}, but answers have a fixed depth", key=self._key)
+                raise ConfigError(f"{at} refers to itself by {name!r}, but answers have a fixed depth", key=KEY)
             rest = {keyword: value for keyword, value in schema.items() if keyword != "$ref"}
             return self._strict({**self._resolved(name, at), **rest}, at, (*seen, str(name)))
         if isinstance(schema.get("allOf"), list) and len(schema["allOf"]) == 1:  # pydantic wraps a reference like this
@@ -109,7 +106,7 @@ class SchemaType:
         for part in str(name).removeprefix("#/").split("/"):
             subschema = subschema.get(part) if isinstance(subschema, Mapping) else None
         if not str(name).startswith("#/") or not isinstance(subschema, Mapping):
-            raise ConfigError(f"{at} refers to {name!r}, which the schema does not have", key=self._key)
+            raise ConfigError(f"{at} refers to {name!r}, which the schema does not have", key=KEY)
         return subschema
 
     def _type(self, schema: Schema, at: str) -> Any:
@@ -117,13 +114,13 @@ class SchemaType:
         if "anyOf" in schema:
             self._require_known(schema, ("anyOf",), at)
             if sum("properties" in one or one.get("type") == "object" for one in schema["anyOf"]) > 1:
-                raise ConfigError(f"{at}.anyOf has more than one object: make one of them, or a model", key=self._key)
+                raise ConfigError(f"{at}.anyOf has more than one object: make one of them, or a model", key=KEY)
             return Union[tuple(self._type(one, f"{at}.anyOf[{i}]") for i, one in enumerate(schema["anyOf"]))]  # noqa: UP007
         values = [schema["const"]] if "const" in schema else schema.get("enum")
         if values is not None:
             self._require_known(schema, ("const", "enum", "type"), at)
             if not isinstance(values, list) or not values or not {*map(type, values)} <= {str, int, type(None)}:
-                raise ConfigError(f"{at}.enum must be a list of texts or whole numbers", key=self._key)
+                raise ConfigError(f"{at}.enum must be a list of texts or whole numbers", key=KEY)
             return Literal[tuple(values)]
         kinds = schema.get("type", "object" if "properties" in schema else None)
         if kinds is None:
@@ -132,7 +129,7 @@ class SchemaType:
         listed = kinds if isinstance(kinds, list) else [kinds]
         for kind in listed:
             if kind not in _OF_TYPE:
-                raise ConfigError(f"{at}.type must be one of {', '.join(_OF_TYPE)}, not {kind!r}", key=self._key)
+                raise ConfigError(f"{at}.type must be one of {', '.join(_OF_TYPE)}, not {kind!r}", key=KEY)
         self._require_known(schema, ("type", *(keyword for kind in listed for keyword in _OF_TYPE[kind])), at)
         return Union[tuple(self._of_kind(kind, schema, at) for kind in listed)]  # noqa: UP007
 
@@ -147,11 +144,11 @@ class SchemaType:
             _BOUNDS[keyword]: schema[keyword] for keyword in _OF_TYPE[kind] if keyword in schema and keyword in _BOUNDS
         }
         if kind == "integer" and not all(isinstance(bound, int) for bound in bounds.values()):
-            raise ConfigError(f"{at} has whole numbers, so its bounds must be whole, too", key=self._key)
+            raise ConfigError(f"{at} has whole numbers, so its bounds must be whole, too", key=KEY)
         try:
             return Annotated[one, msgspec.Meta(**bounds)] if bounds else one
         except (TypeError, ValueError, re.error) as error:
-            raise ConfigError(f"{at} has a bound that cannot be used: {error}", key=self._key) from None
+            raise ConfigError(f"{at} has a bound that cannot be used: {error}", key=KEY) from None
 
     def _object(self, schema: Schema, at: str) -> Any:
         import msgspec
@@ -171,5 +168,5 @@ class SchemaType:
                 raise ConfigError(
                     f"{at} has the keyword {keyword!r}, which is not supported here: leave it out, and check it in a "
                     "function that validate names",
-                    key=self._key,
+                    key=KEY,
                 )

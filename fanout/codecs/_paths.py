@@ -41,11 +41,10 @@ class Path:
     Args:
         expression: a name, `BODY`, or any JMESPath.
         index: the field in which items state their row; empty: they are in row order.
-        key: the option that holds the expression, for messages.
         required: where the path finds a value of each item, all but one of the items have to state their row.
     """
 
-    def __init__(self, expression: str, index: str, key: str = "answers", *, required: bool = False) -> None:
+    def __init__(self, expression: str, index: str, *, required: bool = False) -> None:
         self.expression = expression
         self.index = index
         # Functions compute with the numbers, which must be exact before.
@@ -56,7 +55,7 @@ class Path:
         if expression != BODY and not PLAIN_FIELD.fullmatch(expression):
             from fanout.codecs._jmespath import InPlace  # jmespath is imported for expressions alone
 
-            search = InPlace(expression, index, key, required=required)
+            search = InPlace(expression, index, "answers", required=required)
             self.computes, self._gives_items, self._search = search.computes, search.gives_items, search
             self._is_list = not search.projects
 
@@ -91,7 +90,7 @@ class Items:
 
         by_field = order is None or (PLAIN_FIELD.fullmatch(order) is not None and order != POSITION)
         index = (order or INDEX) if by_field else ""
-        self.path = Path(answers or BODY, index, key="answers", required=bool(index) and order is not None)
+        self.path = Path(answers or BODY, index, required=bool(index) and order is not None)
         self.order = None if order in (None, POSITION) else order
         self._index = None if self.order is None else finder(self.order, "order")
 

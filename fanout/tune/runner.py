@@ -14,7 +14,6 @@ from fanout.engine import RunControl
 from fanout.errors import InputError
 from fanout.io.readers.base import BLOCK_BYTES, Source
 from fanout.job.opening import client_of
-from fanout.results import Statistics
 from fanout.rows import count_rows, join_rows
 from fanout.tune.counter import EventCounter, StreamCounter
 from fanout.types import Block
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from fanout.client import Client
     from fanout.errors import RunStopped
     from fanout.job import Job
+    from fanout.results import Statistics
     from fanout.settings import Limits
     from fanout.transport import Transport
     from fanout.tune.options import Quota
@@ -126,17 +126,11 @@ class TrialOutcome(NamedTuple):
     measurement: Measurement | None
     """None if the trial ended before enough was answered."""
 
-    requests: int
-    """Requests sent, those of the warm-up included."""
-
-    failed: int
-    """Rows failed, those of the warm-up included."""
+    stats: Statistics
+    """All counters of the trial, its warm-up included."""
 
     stop: RunStopped | None = None
     """Reason of the end, if there is no measurement."""
-
-    stats: Statistics = Statistics()
-    """All counters of the trial."""
 
 
 class TrialRunner:
@@ -203,7 +197,7 @@ class TrialRunner:
             stats = client.statistics()
             self.cost += stats.cost or 0.0
             self._tokens += stats.tokens.total
-            return TrialOutcome(measurement, stats.requests, stats.failed, stop, stats)
+            return TrialOutcome(measurement, stats, stop)
 
     async def _measure(
         self, client: Client, point: Point, quota: Quota, events: EventCounter, ends: float

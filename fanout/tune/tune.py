@@ -187,9 +187,9 @@ class Tuner:
                 continue
             remaining = self._account.remaining(point.chunk_rows)
             outcome = await self._runner.measure(point, quota, max_requests=remaining, ends=self._account.ends)
-            self._account.spend(outcome.requests, point.chunk_rows)
+            self._account.spend(outcome.stats.requests, point.chunk_rows)
             # Failed rows of the chosen point are reported, because the job would fail them too.
-            self._failed[point] += outcome.failed
+            self._failed[point] += outcome.stats.failed
             self._costs[point].append(outcome.stats)
             if outcome.measurement is not None:
                 search.record(point, outcome.measurement)
