@@ -62,6 +62,7 @@ class PollOptions(TypedDict, total=False):
 
 
 _TEMPERATURE = "temperature"
+_ABOUT_ANSWERS = ("outputs", "schema", "dtype", "shape", "usage")
 # A request with one of these fields goes to a language model, whose temperature is above 0 unless it is given.
 _OF_CHATS = frozenset({
     "messages", "contents", "instructions",
@@ -182,14 +183,17 @@ def output_shape(shape: object, key: str) -> tuple[int | None, ...] | None:
     return lengths
 
 
-def sampled_by(options: Any) -> str:
+def sampled_by(options: Mapping[str, Any]) -> str:
     """Return the reason why answers to requests with these constants are drawn at random; empty if they are not."""
-    fields = dict(_fields(options))
-    if _TEMPERATURE not in fields:
-        return "a chat without a temperature has one above 0" if _OF_CHATS & fields.keys() else ""
-    temperature = fields[_TEMPERATURE]
+    # Names of outputs are the user's own.
+    fields = _fields({name: value for name, value in options.items() if name not in _ABOUT_ANSWERS})
+    # A table is a property of a schema that a request carries.
+    temperatures = [value for name, value in fields if name == _TEMPERATURE and not isinstance(value, Mapping)]
+    if not temperatures:
+        return "a chat without a temperature has one above 0" if _OF_CHATS & dict(fields).keys() else ""
     # A number of NumPy compares as Python's do; a placeholder is a text, whatever its rows hold.
-    return "" if not isinstance(temperature, str) and temperature == 0 else f"temperature is {temperature!r}"
+    above = next((value for value in temperatures if isinstance(value, str) or value != 0), None)
+    return "" if above is None else f"temperature is {above!r}"
 
 
 def _fields(value: Any) -> list[tuple[str, Any]]:

@@ -10,7 +10,7 @@ import orjson
 
 from fanout import exact_json
 from fanout._url import require_web_url
-from fanout.codecs._options import PollOptions, require_keys
+from fanout.codecs._options import PollOptions, count_or_none, require_keys
 from fanout.codecs._paths import finder
 from fanout.codecs._rows import json_text
 from fanout.codecs._values import Unfit
@@ -56,7 +56,7 @@ class Polling:
         self._result: Finder | None = finder(given["result"], "poll.result") if "result" in given else None
         self.every = _positive(given.get("every", 1.0), "poll.every")
         self.timeout = _positive(given.get("timeout", 600.0), "poll.timeout")
-        self.most = int(_positive(given.get("most", 100), "poll.most"))
+        self.most = count_or_none("poll.most", given.get("most", 100)) or 100
         self.shown_url = url
         self._usage = usage
         origins = given.get("origins", ())

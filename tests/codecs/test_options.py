@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fanout.codecs import _options
+from fanout.codecs import _options, codec
 from fanout.errors import ConfigError
 
 
@@ -48,3 +48,30 @@ def test_a_table_is_copied():
     given = {"a": 1}
     _options.fields("it", given)["b"] = 2
     assert given == {"a": 1}
+
+
+CHAT = {"messages": [{"role": "user", "content": "{{text}}"}], "temperature": 0, "format": "{{schema}}"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("json", {"answers": "a", "outputs": {"temperature": "t", "messages": "m"}}),
+        ("json", {"dtype": {"temperature": "float32"}, "usage": {"max_tokens": "n"}}),
+        ("json", {"request": CHAT, "parse": "text", "schema": {"temperature": "float"}}),
+        ("openai-chat", {"extra": {"temperature": 0}, "schema": {"temperature": "float"}}),
+    ],
+)
+def test_an_output_called_temperature_is_no_temperature_of_the_model(name, options):
+    assert codec(name, **options).sampled == ""
+
+
+def test_a_temperature_anywhere_in_a_request_counts():
+    request = {"messages": "{{text}}", "temperature": 0, "options": {"temperature": 0.5}}
+    assert codec("json", request=request).sampled == "temperature is 0.5"
+
+
+@pytest.mark.parametrize("most", [0, 0.5, True])
+def test_jobs_that_wait_at_once_are_a_whole_number(most):
+    with pytest.raises(ConfigError, match=r"poll\.most must be a whole number, 1 or more"):
+        codec("json", request="{{row}}", poll={"url": "url", "until": "done", "most": most})
