@@ -10,9 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 
-def lazy(package: str, homes: Mapping[str, Iterable[str]]) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a package: module -> the names that are imported from it on first use."""
+def lazy(package: str, homes: Mapping[str, Iterable[str]], places: Iterable[str] = ()) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a package: module -> the names that are imported from it on first use.
+
+    ``places`` are further ones, as ``module:name``.
+    """
     home_of = {name: home for home, names in homes.items() for name in names}
+    home_of |= {name: home for home, _, name in (place.partition(":") for place in places)}
 
     def __getattr__(name: str) -> Any:  # noqa: N807 - the name under which Python calls it
         if name not in home_of:

@@ -23,16 +23,6 @@ __all__ = [
 DEFAULT_TYPE = "bearer"
 """Type of an ``[auth]`` table that names none."""
 
-__getattr__ = lazy(
-    __name__,
-    {
-        "fanout.auth.authenticator": ("Authenticator",),
-        "fanout.auth.base": ("ApiKeyAuth", "BasicAuth", "BearerAuth", "Credentials", "StaticAuth"),
-        "fanout.auth.clouds": ("AzureAuth", "GoogleAuth", "SigV4Auth"),
-        "fanout.auth.command": ("CommandAuth",),
-        "fanout.auth.oauth2": ("OAuth2Auth",),
-    },
-)
 _PACKAGED = {
     "bearer": "fanout.auth.base:BearerAuth",
     "api-key": "fanout.auth.base:ApiKeyAuth",
@@ -43,6 +33,8 @@ _PACKAGED = {
     "oauth2": "fanout.auth.oauth2:OAuth2Auth",
     "command": "fanout.auth.command:CommandAuth",
 }
+_HOMES = {"fanout.auth.authenticator": ("Authenticator",), "fanout.auth.base": ("Credentials", "StaticAuth")}
+__getattr__ = lazy(__name__, _HOMES, _PACKAGED.values())
 _REGISTRY: Registry[Auth] = Registry(Auth, "type of authentication", _PACKAGED, "fanout.auth", "type")
 
 

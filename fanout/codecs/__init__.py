@@ -19,16 +19,6 @@ __all__ = [
     "V1", "Codec", "Json", "Oip", "OpenAIChat", "OpenAIEmbeddings", "codec", "codec_class", "in_row_order", "names",
 ]  # fmt: skip
 
-__getattr__ = lazy(
-    __name__,
-    {
-        "fanout.codecs._paths": ("in_row_order",),
-        "fanout.codecs.json": ("V1", "Json"),
-        "fanout.codecs.oip": ("Oip",),
-        "fanout.codecs.openai_chat": ("OpenAIChat",),
-        "fanout.codecs.openai_embeddings": ("OpenAIEmbeddings",),
-    },
-)
 _PACKAGED = {
     "json": "fanout.codecs.json:Json",
     "v1": "fanout.codecs.json:V1",
@@ -36,6 +26,7 @@ _PACKAGED = {
     "openai-embeddings": "fanout.codecs.openai_embeddings:OpenAIEmbeddings",
     "openai-chat": "fanout.codecs.openai_chat:OpenAIChat",
 }
+__getattr__ = lazy(__name__, {"fanout.codecs._paths": ("in_row_order",)}, _PACKAGED.values())
 _REGISTRY: Registry[Codec] = Registry(Codec, "codec", _PACKAGED, "fanout.codecs", "name")
 
 
