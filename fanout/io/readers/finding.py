@@ -121,6 +121,7 @@ def folder_of(path: Path) -> Path:
 
 def would_find(path: Path, file: Path) -> bool:
     """Return True if ``path``, a folder or a pattern, names ``file`` as well, once that exists."""
+    parts: tuple[str, ...]
     if path.is_dir():
         root, parts = path, ("*",)
     elif path.exists() or not _PATTERN.search(str(path)):
