@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.request import urlopen
@@ -36,6 +36,7 @@ import numpy as np
 from aiohttp import web
 
 import fanout
+from fanout.client.loop_thread import LoopThread
 from fanout.cluster import Cluster, open_engine
 from fanout.cluster.batches import BatchMapper, BatchSettings
 from fanout.cluster.engines.base import Engine
@@ -308,9 +309,10 @@ class Kept(Engine):
 def _run(endpoint: str, on: str, concurrency: int) -> Iterator[Program]:
     """``fanout run``, with ``--on`` if an engine is named."""
     engine = open_engine(on, 2) if on else None
-    with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as folder:
+    # The loop runs while nothing is done, too: a part of Dask lives in it.
+    with closing(LoopThread()) as loop, tempfile.TemporaryDirectory() as folder:
         if engine is not None:
-            runner.run(engine.open())
+            loop.run(engine.open())
 
         def prepare(rows: Rows) -> Callable[[], None]:
             file, job = Path(folder, f"{len(rows)}.npy"), Path(folder, f"{len(rows)}.toml")
@@ -323,11 +325,11 @@ def _run(endpoint: str, on: str, concurrency: int) -> Iterator[Program]:
                 summary = await run_job(loaded, remote=None if engine is None else Cluster(loaded, Kept(engine)))
                 assert summary.exit_code == 0
 
-            return lambda: runner.run(send())
+            return lambda: loop.run(send())
 
         yield prepare
         if engine is not None:
-            runner.run(engine.close())
+            loop.run(engine.close())
 
 
 class Idle:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from fanout._url import redact_url
 from fanout.errors import ConfigError
+from fanout.limits.rates import LATEST
 from fanout.limits.shared import HORIZON, KEY, LIFETIME, BackendLostError, Call, Decided, Report
 from fanout.limits.spending import Amount
 from fanout.stop import Stop, WaitQueue
@@ -31,10 +32,6 @@ _log = logging.getLogger("fanout")
 
 # Permits are renewed several times within their life, so that one late call loses none.
 _RENEWED_EVERY = LIFETIME / 4
-
-# Seconds by which a start may be used late. A busy machine delays timers by some tens of milliseconds, and a start that
-# is not used is lost to all clients: with 0.02 here, eight workers on two busy processors used 60 % of the rate.
-_LATEST = 0.25
 
 # Most requests in one call: the backend serves no other client meanwhile.
 _MOST_WANTS = 200
@@ -80,13 +77,6 @@ class Claim:
         """When to ask the backend again."""
 
         self.refused: Stop | None = None
-
-    def is_late(self, now: float) -> bool:
-        """True if its start is too long past. A stall of the process would else use all that it has missed at once.
-
-        A second claim is never late, so that each request is sent even if the process is slow all the time.
-        """
-        return self.start is not None and not self.is_second and now - self.start > _LATEST
 
 
 class Ledger:
@@ -203,6 +193,18 @@ class SharedLimits:
         self._ledger.waiting[claim] = None
         self._work.set()
         return claim
+
+    def is_late(self, claim: Claim, now: float) -> bool:
+        """Return True if the start of a claim is too long past, so that the request needs another one.
+
+        Of the starts that a stall of the process has missed by more than `LATEST`, the last is used, since one request
+        alone packs no window. A second claim is never late, so that each request is sent even if the process is slow
+        all the time.
+        """
+        start = claim.start
+        if start is None or claim.is_second or now - start <= LATEST:
+            return False
+        return any(other.start is not None and start < other.start <= now for other in self._ledger.unsent)
 
     def sent(self, claim: Claim) -> None:
         """Note that the request of a granted claim is sent now. `finished` has to follow."""

@@ -252,9 +252,11 @@ class Dispatcher:
         limiter = self._group.capacity.limiter
         if self._rates.active:
             reservation = ticket.reservation
-            if reservation is None or self._rates.is_stale(reservation):
+            if reservation is None or self._rates.is_stale(reservation, now):
+                # A second one is final, so that each request is sent even if the process is slow all the time.
+                cost, is_final = self._group.costs.of(task), reservation is not None
                 ticket.reservation = reservation = self._rates.reserve(
-                    now, self._group.costs.of(task), urgent=self.call.urgent
+                    now, cost, urgent=self.call.urgent, is_final=is_final
                 )
             if reservation.start > now + _ROUNDING:
                 return Wait(reservation.start - now, None if self.call.urgent else limiter.urgency)
@@ -353,6 +355,8 @@ class Dispatcher:
         """Wait for the resource without which a request was not sent. Returns an error if it cannot be obtained."""
         if isinstance(aborted, CredentialsDue):
             # A reservation made anew might let the credentials expire again before it allows the request.
+            if reservation is not None:
+                reservation.is_final = True
             ticket.reservation = reservation
             return await self._renewal.wait_for(aborted.authenticator)
         self._rates.give_back(reservation)

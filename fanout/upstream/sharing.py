@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fanout.engine.chunker import ChunkTask
     from fanout.errors import TransportError
-    from fanout.limits import Account
+    from fanout.limits import Account, Reservation
     from fanout.limits.shared_client import Claim
     from fanout.types import Response
     from fanout.upstream.admission import Decision
@@ -41,6 +41,10 @@ class SharedRates(RateLimiter):
         super().__init__(Limits())
         self._shares_tokens = any(name.startswith("tokens") for name in limits.rates)
         self.takes_tokens = self._shares_tokens
+
+    def is_stale(self, reservation: Reservation, now: float) -> bool:
+        """See `RateLimiter.is_stale`. The wait for a claim makes no reservation too late."""
+        return super().is_stale(reservation, reservation.start)
 
     def charge(self, now: float, tokens: float) -> None:
         """See `RateLimiter.charge`."""
@@ -130,7 +134,7 @@ class SharedDispatcher(Dispatcher):
             ticket.give_back_claim()
             return decision
         claim, late = ticket.claim, None
-        if claim is not None and claim.is_late(now):
+        if claim is not None and self._shared.is_late(claim, now):
             # Not through the ticket, which would return its estimate of the cost as well.
             self._shared.give_back(claim)
             claim, late = None, claim

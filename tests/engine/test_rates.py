@@ -53,6 +53,19 @@ async def assert_paced(requests: int) -> None:
 
 
 @pytest.mark.virtual_time
+async def test_a_stall_of_the_process_costs_its_time_and_lets_no_more_go_in_any_second() -> None:
+    transport, limits = Instant(), Limits(requests_per_second=100, concurrency=128)
+    async with Client("http://far.test/x", codec=Plain, chunk_rows=1, limits=limits, transport=transport) as client:
+        run = asyncio.create_task(client.map(np.zeros(300)))
+        await asyncio.sleep(0.5)
+        vars(asyncio.get_running_loop())["_now"] += 0.8
+        await run
+    times = np.array(transport.times)
+    assert max(np.searchsorted(times, times + 1.0) - np.arange(300)) <= 1.1 * 100 + 1
+    assert times[-1] == pytest.approx(3.7, abs=0.05)
+
+
+@pytest.mark.virtual_time
 async def test_6_000_requests_at_1_000_a_second_take_6_seconds() -> None:
     await assert_paced(6_000)
 

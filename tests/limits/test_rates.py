@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from fanout import Limits
 from fanout.limits import Cost, RateLimiter
+from fanout.limits.rates import LATEST
 
 if TYPE_CHECKING:
     from fanout.limits import Reservation
@@ -81,6 +83,39 @@ def test_returned_reservations_cost_nothing(
     for reservation in data.draw(st.permutations(ahead)):
         limiter.give_back(reservation)
     assert limiter.reserve(now, Cost(rows=7)).start == pytest.approx(alone.reserve(now, Cost(rows=7)).start)
+
+
+@given(rate=st.floats(0.5, 500), burst=st.floats(0, 1), began=st.floats(0, 3), stall=st.floats(0, 3))
+def test_a_process_that_stands_still_does_not_send_at_once_all_that_it_has_missed(
+    rate: float, burst: float, began: float, stall: float
+) -> None:
+    limiter = RateLimiter(Limits(requests_per_second=rate, burst=burst))
+
+    def wakes(start: float) -> float:
+        return began + stall if began < start < began + stall else start
+
+    waiting = [(wakes(one.start), i, one) for i in range(60) if (one := limiter.reserve(0.0, Cost()))]
+    sent: list[tuple[float, float]] = []
+    while waiting:
+        now, i, reservation = heappop(waiting)
+        if limiter.is_stale(reservation, now):
+            reservation = limiter.reserve(now, Cost(), is_final=True)
+        if reservation.start > now:
+            heappush(waiting, (wakes(reservation.start), i, reservation))
+        else:
+            sent.append((now, 1))
+    assert most_in_window(sent, 1.0) <= (1 + burst + LATEST) * rate + 2 + 1e-6
+    # Only the stall is lost.
+    assert sent[-1][0] <= max(0.0, 59 / rate - burst) + stall + 1 / rate + 1e-6
+
+
+def test_a_start_may_be_as_late_as_the_time_that_its_request_pays_for() -> None:
+    limiter = RateLimiter(Limits(requests_per_second=100, tokens_per_minute=600))
+    small, large = (limiter.reserve(0.0, Cost(tokens=tokens)) for tokens in (0, 5))
+    assert [limiter.is_stale(small, small.start + late) for late in (0.099, 0.101)] == [False, True]
+    assert [limiter.is_stale(large, large.start + late) for late in (0.49, 0.51)] == [False, True]
+    final = limiter.reserve(1.0, Cost(), is_final=True)
+    assert not limiter.is_stale(final, final.start + 1000)
 
 
 def test_starts_are_evenly_spaced_without_a_burst() -> None:
@@ -227,9 +262,9 @@ class TestSlowedDown:
     def test_a_smaller_quota_makes_reservations_stale(self) -> None:
         limiter = RateLimiter(Limits(requests_per_second=1))
         waiting = [limiter.reserve(100.0, Cost()) for _ in range(3)]
-        assert not limiter.is_stale(waiting[2])
+        assert not limiter.is_stale(waiting[2], 100.0)
         limiter.throttle("x", "requests", 2, 20.0, 100.5)
-        assert limiter.is_stale(waiting[2])
+        assert limiter.is_stale(waiting[2], 100.5)
         assert [limiter.reserve(101.0, Cost()).start for _ in waiting] == [110.5, 120.5, 121.5]
 
     def test_the_rates_of_the_settings_hold_beside_a_quota(self) -> None:
