@@ -53,6 +53,11 @@ class Latencies:
         """Return the number of values in each bucket."""
         return self.sort_in()
 
+    def reset(self) -> None:
+        """Forget all values."""
+        self._counts = None
+        self.recent.clear()
+
     def add(self, other: Latencies) -> None:
         """Take another's counts into these."""
         if len(other.recent) >= _WORTH_SORTING:  # else each copy of them would be sorted again
@@ -110,6 +115,11 @@ class Traffic:
     """The requests of a run."""
 
     def __init__(self) -> None:
+        self.latencies = Latencies()
+        self.reset()
+
+    def reset(self) -> None:
+        """Set all counts to zero."""
         self.requests = 0
         self.in_flight = 0
         self.max_in_flight = 0
@@ -119,13 +129,17 @@ class Traffic:
         """Bytes of bodies, as those received."""
 
         self.bytes_received = 0
-        self.latencies = Latencies()
+        self.latencies.reset()
 
     def add(self, other: Traffic) -> None:
         """Take another run's requests into these."""
-        most = max(self.max_in_flight, other.max_in_flight)
-        _add_up(self, other)
-        self.max_in_flight = most
+        self.requests += other.requests
+        self.in_flight += other.in_flight
+        self.max_in_flight = max(self.max_in_flight, other.max_in_flight)
+        self.hedges += other.hedges
+        self.hedges_won += other.hedges_won
+        self.bytes_sent += other.bytes_sent
+        self.bytes_received += other.bytes_received
         self.latencies.add(other.latencies)
 
 
@@ -133,6 +147,10 @@ class Spending:
     """The money that a run has spent, and the rows and costs of its requests, of which only sums are kept."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin with nothing spent."""
         self.cost = 0.0
         self.estimated = 0.0
         """Part of the cost that was estimated, because its usage is unknown."""
@@ -168,7 +186,8 @@ class Spending:
         """Take another run's spending into this."""
         is_priced = self.is_priced and other.is_priced
         has_unmeasured = self.has_unmeasured or other.has_unmeasured
-        _add_up(self, other)
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
         self.is_priced, self.has_unmeasured = is_priced, has_unmeasured
 
     def snapshot(self, currency: str) -> dict[str, Any]:
@@ -181,6 +200,11 @@ class Spending:
             "cost_per_row_error": error,
             "currency": currency,
         }
+
+    @property
+    def is_spent(self) -> bool:
+        """True once anything has been counted here."""
+        return self.cost != 0 or self._measured > 0 or self.has_unmeasured or not self.is_priced
 
     @property
     def known_cost(self) -> float | None:
@@ -208,6 +232,13 @@ class Counters:
     """The counters of a run. `add` sums finished runs up into a client's totals."""
 
     def __init__(self) -> None:
+        self.traffic = Traffic()
+        self.usage: dict[str, int] = {}
+        self.spending = Spending()
+        self.reset()
+
+    def reset(self) -> None:
+        """Set all counts to zero."""
         self.rows = 0
         self.ok = 0
         self.failed = 0
@@ -216,9 +247,10 @@ class Counters:
         self.cached = 0
         self.shared = 0
         self.backing_off = 0
-        self.traffic = Traffic()
-        self.usage: dict[str, int] = {}
-        self.spending = Spending()
+        self.traffic.reset()
+        self.usage.clear()
+        if self.spending.is_spent:
+            self.spending.reset()
 
     def charge(self, usage: Mapping[str, int]) -> None:
         """Sum up what an API has counted for an answer. Names beyond the first 256 are left out."""
@@ -228,10 +260,18 @@ class Counters:
 
     def add(self, other: Counters) -> None:
         """Take another run's counts into these."""
-        _add_up(self, other)
+        self.rows += other.rows
+        self.ok += other.ok
+        self.failed += other.failed
+        self.retries += other.retries
+        self.splits += other.splits
+        self.cached += other.cached
+        self.shared += other.shared
+        self.backing_off += other.backing_off
         self.traffic.add(other.traffic)
         self.charge(other.usage)
-        self.spending.add(other.spending)
+        if other.spending.is_spent:
+            self.spending.add(other.spending)
 
     def snapshot(
         self,
@@ -261,9 +301,3 @@ class Counters:
 
 def _numbers(counts: Counters | Traffic) -> dict[str, int]:
     return {name: value for name, value in vars(counts).items() if isinstance(value, int)}
-
-
-def _add_up(total: object, other: object) -> None:
-    for name, value in vars(other).items():
-        if value and isinstance(value, int | float):  # most counts of a small run are 0
-            setattr(total, name, getattr(total, name) + value)

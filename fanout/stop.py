@@ -167,7 +167,7 @@ class Watchdog:
         now = self._loop.time()
         own = None if run is None else Until(now + run, run, "timeouts.run")
         self._timers = [self._loop.call_at(end.when, self._pass, end) for end in (own, until) if end is not None]
-        self._stall_timer = self._loop.call_later(stall, self._look)
+        self._stall_timer = self._loop.call_at(progress.progress_at + stall, self._look)
 
     def close(self) -> None:
         """Stop watching: the run is over."""

@@ -16,11 +16,11 @@ from fanout.errors import ConfigError, InputError, Interrupted, RowsFailed, RunS
 from fanout.results import Result, Statistics, unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from fanout.engine import Batch, Chunker
     from fanout.results import ChunkResult
-    from fanout.types import Array
+    from fanout.types import Array, Values
 
 _FAILURES_SHOWN = 3
 
@@ -97,12 +97,16 @@ def settle_callers(batch: Batch, done: ChunkResult, statistics: Callable[[], Sta
             ok = np.zeros(1, bool)
             result = Result(outputs=None, ok=ok, failures=(alone,), pending=(), stats=statistics())
             batch.answer(row, rows_failed(result))
-    if done.outputs is None:
-        return
-    for row in range(done.start, done.stop):
-        if row not in without_answer:
-            place = row - done.start
-            batch.answer(row, unwrapped({name: _own_row(array, place) for name, array in done.outputs.items()}))
+    if done.outputs is not None:
+        answer_callers(batch, done.outputs, done.start, without_answer)
+
+
+def answer_callers(batch: Batch, outputs: Values, start: int = 0, without_answer: Container[int] = ()) -> None:
+    """Give the callers of `predict` from row ``start`` on their values, but for those ``without_answer``."""
+    for place in range(len(next(iter(outputs.values())))):
+        if start + place not in without_answer:
+            value = unwrapped({name: _own_row(array, place) for name, array in outputs.items()})
+            batch.answer(start + place, value)
 
 
 def settle_remaining_callers(batch: Batch, stop: Stop | None, statistics: Callable[[], Statistics]) -> None:

@@ -8,26 +8,18 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from fanout.client.batches import Batches
 from fanout.client.endpoints import endpoint_group, offline_targets, shares_limits, start_targets
-from fanout.client.outcome import (
-    final_stop,
-    raise_if_stopped,
-    require_unchanged,
-    settle_callers,
-    settle_remaining_callers,
-    with_result,
-)
+from fanout.client.outcome import final_stop, raise_if_stopped, require_unchanged, with_result
 from fanout.client.progress import progress_bar
 from fanout.client.runs import Runs
 from fanout.engine import (
-    Batcher,
     MergedRows,
     Packing,
     RowStatus,
     Run,
     RunControl,
     Scale,
-    Until,
     chunker_of,
 )
 from fanout.errors import ClientStateError
@@ -37,7 +29,7 @@ from fanout.transport.base import replaces_network
 from fanout.upstream.call import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fanout._redact import Redactor
     from fanout.addresses import Endpoint
@@ -45,16 +37,13 @@ if TYPE_CHECKING:
     from fanout.client.inspect import Preview, Survey
     from fanout.client.options import ClientSettings
     from fanout.codecs.base import Codec
-    from fanout.engine import AnswerStore, Batch, Chunker
+    from fanout.engine import AnswerStore, Chunker, Until
     from fanout.limits import Account, Amount, ConcurrencyLimiter, Cost
     from fanout.results import ChunkResult, Result, Statistics
     from fanout.rows import RowSet
     from fanout.serving.local import LocalServer
     from fanout.statistics import Latencies
     from fanout.types import Priority, Rows
-
-# Seconds for which the first row of a batch of `predict` waits for others.
-_LINGER = 0.002
 
 # Rows that are looked up in the cache together while a survey counts the requests.
 _ROWS_LOOKED_UP = 1024
@@ -93,11 +82,8 @@ class Session:
         self._opened = self._loop.time()
         self.runs = Runs()
         self._group = endpoint_group(targets, codec, settings, count_tokens)
-        self.batcher = Batcher(
-            self._send_batch, max_rows=self._batch_rows, limiter=lambda: self._group.limiter, linger=_LINGER,
-            max_pending=settings.max_pending, longest_run=self._group.timeouts.run,
-            trace=None if settings.tracing is None else settings.tracing.caller,
-        )  # fmt: skip
+        self._batches = Batches(self, self._group, settings)
+        self.batcher = self._batches.batcher
         for telemetry in settings.telemetry:
             telemetry.follow(self)
 
@@ -293,7 +279,7 @@ class Session:
         from fanout.client.inspect import preview_rows  # few processes look at rows without sending them
 
         await self._request_metadata(control)
-        return await preview_rows(self.chunker(rows), self._prepared_codec)
+        return await preview_rows(self.chunker(rows), self.prepared_codec)
 
     async def survey(
         self, rows: Any, control: RunControl | None = None, on_request: Callable[[Cost], None] | None = None
@@ -303,7 +289,7 @@ class Session:
         from fanout.client.rows_to_send import RowsToSend
 
         metadata = await self._request_metadata(control)
-        codec, dedupe = self._prepared_codec, self._settings.dedupe
+        codec, dedupe = self.prepared_codec, self._settings.dedupe
         if self._store is None and not dedupe:
             return await survey_rows(self.chunker(rows), codec, self._group, metadata.requests, on_request)
         to_send = RowsToSend(chunker_of(rows, _ROWS_LOOKED_UP), codec, self._store, dedupe=dedupe)
@@ -336,38 +322,9 @@ class Session:
         return nothing.stats
 
     @property
-    def _prepared_codec(self) -> Codec:
+    def prepared_codec(self) -> Codec:
         """The codec, with the model's metadata once it is known."""
         return self._group.metadata.codec or self._codec
-
-    def _batch_rows(self) -> int:
-        chunk_rows = self._settings.chunks.rows
-        return min(chunk_rows, self._prepared_codec.max_rows or chunk_rows)
-
-    def _send_batch(self, batch: Batch) -> Coroutine[None, None, None]:
-        """Make a run of the rows of several callers of `predict`, and return the coroutine that executes it."""
-        limit = self._group.timeouts.run
-        # The deadline counts from the moment when the first caller came, not from the start of its batch.
-        until = None if limit is None else Until(batch.since + limit, limit, "timeouts.run")
-
-        def deliver(done: ChunkResult) -> None:
-            settle_callers(batch, done, run.statistics)
-
-        run = self.new_run(
-            self.chunker(batch.rows), deliver, until=until, isolate=batch.split, call=batch.call, callers=batch.traces
-        )
-        return self._execute_batch(batch, run)
-
-    async def _execute_batch(self, batch: Batch, run: Run) -> None:
-        """Execute the run of a batch; each caller is settled as soon as its row has an outcome."""
-        self.batcher.started(batch)
-        await self.runs.execute(run)
-        if batch.open:
-            settle_remaining_callers(batch, run.stopped, run.statistics)
-        # The next run is made before this one is freed: Python's garbage collector begins whenever there are some
-        # hundred objects more than before, and would do so all the time if several runs were freed and made at once.
-        self.batcher.settled(batch)
-        run.release()
 
 
 async def _stop_servers(servers: Sequence[LocalServer]) -> None:

@@ -68,6 +68,11 @@ class Batch:
             caller.batch = self
 
     @property
+    def n_rows(self) -> int:
+        """The number of rows."""
+        return len(self._callers)
+
+    @property
     def rows(self) -> Rows:
         """The rows, in one container."""
         return stacked([caller.row for caller in self._callers])
@@ -157,9 +162,9 @@ class Batcher:
         self._trace = trace
         self._pending = 0
         self._loop = asyncio.get_running_loop()
-        self._gathering: dict[Hashable, Gathered] = {}
+        self._gathering: dict[tuple[Call, Hashable], Gathered] = {}
         self._held = HeldRows(limiter, self._send_gathered, min(_LONGEST_HOLD, longest_run or inf))
-        self._sending: set[Batch] = set()
+        self._sending: dict[asyncio.Task[None], Batch] = {}
         self._closed = False
 
     async def predict(self, row: Any, call: Call) -> Any:
@@ -194,16 +199,15 @@ class Batcher:
         callers = [caller for rows in gathered for caller in rows.callers]
         Batch(callers, self._start_parts, self._loop.time()).fail(self._ended_early())
         while self._sending:
-            tasks = [batch.task for batch in self._sending if batch.task is not None]
-            for task in tasks:
+            for task in self._sending:
                 task.cancel()
-            await asyncio.wait(tasks)
+            await asyncio.wait(self._sending)
 
     def _gather(self, caller: Caller) -> None:
         form = caller.call, form_of_row(caller.row)
         gathered = self._gathering.get(form)
         if gathered is None:
-            gathered = self._gathering[form] = Gathered(form, urgent=caller.call.urgent)
+            gathered = self._gathering[form] = Gathered(form)
         gathered.callers.append(caller)
         if len(gathered.callers) >= self._max_rows():
             del self._gathering[form]
@@ -217,11 +221,15 @@ class Batcher:
             self._held.hold(gathered)
 
     def _send_gathered(self, gathered: Gathered) -> None:
+        if (batch := self._batch_of(gathered)) is not None:
+            self._start(batch)
+
+    def _batch_of(self, gathered: Gathered) -> Batch | None:
+        """The batch of rows that are held no longer; None if all of their callers have given up."""
         if self._gathering.get(gathered.form) is gathered:
             del self._gathering[gathered.form]
-        callers = [caller for caller in gathered.callers if not caller.answer.done()]  # the others have given up
-        if callers:
-            self._start(Batch(callers, self._start_parts, gathered.since))
+        callers = [caller for caller in gathered.callers if not caller.answer.done()]
+        return Batch(callers, self._start_parts, gathered.since) if callers else None
 
     def started(self, batch: Batch) -> None:
         """Note that the run of a batch begins, which asks for a slot at once."""
@@ -232,25 +240,30 @@ class Batcher:
         if not self._closed:
             self._held.begin(urgent=batch.call.urgent)
 
+    def next_after(self, batch: Batch) -> Batch | None:
+        """Return the batch that the task of ``batch``, whose callers have their answers, has to send now, if any."""
+        task, batch.task = batch.task, None  # callers that give up from now on end the task of no others
+        assert task is not None
+        while (gathered := self._held.take(batch.call)) is not None:
+            if (following := self._batch_of(gathered)) is not None:
+                self._sending[task], following.task = following, task
+                return following
+        return None
+
     def _start_parts(self, callers: Sequence[Caller], since: float, attempts: int, alone: bool) -> None:
         size = 1 if alone else max(1, (len(callers) + 1) // 2)
         for start in range(0, len(callers), size):
             self._start(Batch(callers[start : start + size], self._start_parts, since, attempts))
 
     def _start(self, batch: Batch) -> None:
-        try:
-            job = self._send(batch)
-        except Exception as error:  # noqa: BLE001 - rows that make no container
-            batch.fail(error)
-            return
-        batch.task = task = self._loop.create_task(job)
-        self._sending.add(batch)
+        batch.task = task = self._loop.create_task(self._send(batch))
+        self._sending[task] = batch
         self._held.starting.add(batch)
-        task.add_done_callback(lambda task: self._ended(batch, task))
+        task.add_done_callback(self._ended)
 
-    def _ended(self, batch: Batch, task: asyncio.Task[None]) -> None:
-        """Fail the callers that a batch leaves without an outcome, however it ended."""
-        self._sending.discard(batch)
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Fail the callers that a task leaves without an outcome, however it ended."""
+        batch = self._sending.pop(task)
         self._held.starting.discard(batch)  # a task that is cancelled before it begins runs no code of its own
         self.settled(batch)
         error = self._ended_early() if task.cancelled() else task.exception()

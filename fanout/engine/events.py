@@ -41,6 +41,8 @@ class EventEmitter:
         self._kinds: Container[str] | None = getattr(listener, "kinds", None)
         self._balancer = balancer
         self._report = report
+        self.has_failed = False
+        """The listener has raised something, and is not called again."""
 
     def wants(self, kind: str) -> bool:
         """Return whether the listener takes events of this kind."""
@@ -68,7 +70,7 @@ class EventEmitter:
         try:
             listener(event)
         except BaseException as error:  # noqa: BLE001 - the user's code, beside the run
-            self._listener = None
+            self._listener, self.has_failed = None, True
             # Formatted here, because a traceback may quote secrets.
             trace = self._balancer.conceal_lines(traceback.format_exc())
             # Logged in any case: the run may have ended, or have an answer for all of its callers.

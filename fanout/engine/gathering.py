@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from fanout.engine.batching import Batch, Caller
     from fanout.limits import ConcurrencyLimiter
+    from fanout.upstream.call import Call
 
 # Levels of a nested row that its form takes into account.
 _DEEPEST = 8
@@ -28,9 +29,9 @@ class Gathered:
 
     __slots__ = ("callers", "form", "since", "urgent")
 
-    def __init__(self, form: Hashable, *, urgent: bool) -> None:
+    def __init__(self, form: tuple[Call, Hashable]) -> None:
         self.form = form
-        self.urgent = urgent
+        self.urgent = form[0].urgent
         self.callers: list[Caller] = []
         self.since = inf
         """When they were ready to be sent; infinite while more are awaited."""
@@ -39,7 +40,7 @@ class Gathered:
 class HeldRows:
     """Rows that are ready, and held back while as many batches wait for a slot as there are slots.
 
-    Each batch is a run, of a hundred objects, so many that only wait would keep the garbage collector at work. Further
+    Each batch has a task, and perhaps a run, so many that only wait would keep the garbage collector at work. Further
     rows may join those that are held.
 
     Args:
@@ -73,6 +74,14 @@ class HeldRows:
         """Begin batches of the rows of a priority, as many as may wait for a slot."""
         if queue := self._queues[urgent]:
             self._begin(queue)
+
+    def take(self, call: Call) -> Gathered | None:
+        """Return the next rows of an equal call, if a batch of its priority may begin now; they are held no longer."""
+        queue = self._queues[call.urgent]
+        # Batches that have begun before ask for a slot first.
+        if not queue or queue[0].form[0] != call or self.starting:
+            return None
+        return queue.popleft() if self._limiter().admits(urgent=call.urgent, besides=0) else None
 
     def take_all(self) -> list[Gathered]:
         """Return all rows that are held, which are held no longer."""

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fanout.engine.chunker import ChunkTask
+    from fanout.engine.first_attempts import Begun
     from fanout.types import Verdict
     from fanout.upstream.group import EndpointGroup
 
@@ -21,12 +22,15 @@ class Isolation:
 
     Args:
         hand_over: takes the numbers of the rows, the attempts that held them, and whether each is to be sent alone.
+        begun: an attempt that was made before the run.
     """
 
-    def __init__(self, group: EndpointGroup, hand_over: Callable[[list[int], int, bool], None]) -> None:
+    def __init__(
+        self, group: EndpointGroup, hand_over: Callable[[list[int], int, bool], None], begun: Begun | None = None
+    ) -> None:
         self._group = group
         self._hand_over = hand_over
-        self._successes_before = group.answered.chunks
+        self._successes_before = group.answered.chunks if begun is None else begun.successes_before
         self.n_rows = 0
         """Rows that have left."""
 

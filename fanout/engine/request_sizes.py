@@ -12,7 +12,8 @@ import numpy as np
 from fanout.limits.size_limits import Size
 
 if TYPE_CHECKING:
-    from fanout.engine.chunker import Chunker, ChunkTask
+    from fanout.engine.chunk_bounds import ChunkBounds
+    from fanout.engine.chunker import ChunkTask
     from fanout.types import Rows, Verdict
     from fanout.upstream.group import EndpointGroup
 
@@ -22,9 +23,9 @@ _log = logging.getLogger("fanout")
 class RequestSizes:
     """The sizes of one run's requests, reported to the `SizeLimits` of its endpoints."""
 
-    def __init__(self, chunker: Chunker, group: EndpointGroup) -> None:
-        self._bounds = chunker.bounds
-        self._sizes = chunker.bounds.sizes = group.answered.sizes
+    def __init__(self, bounds: ChunkBounds, group: EndpointGroup) -> None:
+        self._bounds = bounds
+        self._sizes = bounds.sizes = group.answered.sizes
         self._meter = group.costs.meter
         self._advised = False
 

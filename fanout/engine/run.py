@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from fanout.codecs.base import Codec
     from fanout.engine.chunker import Chunker
+    from fanout.engine.first_attempts import Begun
     from fanout.engine.polling import JobRecords
     from fanout.engine.validator import ResponseValidator
     from fanout.limits import Account
@@ -70,6 +71,7 @@ class Run:
         jobs: records the jobs of an asynchronous API.
         call: the header fields and the priority of all requests.
         trace: traces the run; None traces nothing.
+        begun: the attempt that was made before the run, with all rows of the input, which have been taken from it.
     """
 
     def __init__(
@@ -90,11 +92,13 @@ class Run:
         keep_usage: bool = False,
         call: Call = _PLAIN_CALL,
         trace: RunSpans | None = None,
+        begun: Begun | None = None,
     ) -> None:
         # Public, since the caller of `execute` encloses the run in its span.
         self.trace = trace
         self._jobs = jobs
-        self.counters = Counters()
+        self._begun = begun
+        self.counters = Counters() if begun is None else begun.counters
         self._codec = codec
         self._group = group
         self._ending = ending = Ending(group.balancer, on_event, isolated=isolate is not None)
@@ -112,7 +116,7 @@ class Run:
         budget = BisectionBudget(
             lambda: group.answered.chunks, failed_alone=failed_alone, answered_before=schema is not None
         )
-        sizes = RequestSizes(chunker, group)
+        sizes = RequestSizes(chunker.bounds, group)
         evidence = Evidence(group, sizes)
         ending.scheduler = self.scheduler = Scheduler(chunker, group, evidence, ending.stop_event)
         self.recovery = Recovery(
@@ -124,13 +128,15 @@ class Run:
             budget,
             ending.stop_event,
             emit=ending.emit,
-            isolation=None if isolate is None else Isolation(group, isolate),
+            isolation=None if isolate is None else Isolation(group, isolate, begun),
         )
-        self._dispatcher = _dispatcher(group, self.counters, ending, call, account or group.accounts.common)
+        self._dispatcher = dispatcher_of(group, self.counters, ending, call, account)
         self._workers = Workers(
             chunker, group, self.scheduler, self.recovery, self.collector, ending.tasks, ending.stop_event
         )
         self._clock = RunClock(until)
+        if begun is not None:
+            self._clock.started = self.scheduler.progress.progress_at = begun.since
 
     @property
     def chunker(self) -> Chunker:
@@ -157,7 +163,7 @@ class Run:
             tasks.lend()
         watchdog = Watchdog(
             stop_event, self.scheduler.progress, run=self._group.timeouts.run, stall=self._group.retry.stall,
-            until=self._clock.until, cause=self._cause_of_stall,
+            until=self._clock.until, cause=self._group.cause_of_stall,
         )  # fmt: skip
         probe = None
         if self._group.balancer.several:
@@ -216,10 +222,6 @@ class Run:
         self.counters.backing_off = self.scheduler.n_waiting
         return self.counters
 
-    def _cause_of_stall(self) -> Stop | None:
-        shared = self._group.shared
-        return None if shared is None or not shared.needs_claims else shared.stop_if_lost()
-
     async def _prepare(self, probe: EndpointProbe | None) -> None:
         """Fetch the metadata that the codec needs."""
         self.scheduler.progress.open += 1  # preparation that hangs is a stall, too
@@ -253,7 +255,7 @@ class Run:
         try:
             # Followed until the idle connections are checked: a second answer may have come behind the last one.
             with doubts:
-                await self._workers.work(codec, attempter, self.trace)
+                await self._workers.work(codec, attempter, self.trace, self._begun)
                 await self._settle_held()
                 if self.chunker.chunks_taken > 1:
                     await group.check_idle_connections()
@@ -306,26 +308,24 @@ class RunClock:
     def __init__(self, until: Until | None) -> None:
         self.until = until
         self._now = asyncio.get_running_loop().time
-        self._started = self._now()
+        self.started = self._now()
         self._ended: float | None = None
 
     @property
     def seconds(self) -> float:
         """Seconds since the run was made, or that it took."""
-        return (self._now() if self._ended is None else self._ended) - self._started
+        return (self._now() if self._ended is None else self._ended) - self.started
 
     def end(self) -> None:
         """Stop the clock."""
         self._ended = self._now()
 
 
-def _dispatcher(
-    group: EndpointGroup,
-    counters: Counters,
-    ending: Ending,
-    call: Call,
-    account: Account | None,
+def dispatcher_of(
+    group: EndpointGroup, counters: Counters, ending: Ending, call: Call, account: Account | None = None
 ) -> Dispatcher:
+    """Return the dispatcher that the limits of the group demand. Without an ``account``, that of the group counts."""
+    account = account or group.accounts.common
     parts = (group, counters.traffic, ending.stop_event, ending.emit)
     if group.shared is not None and group.shared.needs_claims:
         from fanout.upstream.sharing import SharedBilledDispatcher, SharedDispatcher  # few clients share limits

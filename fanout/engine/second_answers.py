@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from fanout.upstream.admission import Dispatcher
     from fanout.upstream.group import EndpointGroup, EndpointState
 
+TWICE = "it answered a request twice"
+
 
 class SecondAnswers:
     """Keeps rows pending whose answers are in doubt, and ends the run where no other endpoint can go on.
@@ -62,15 +64,20 @@ class SecondAnswers:
         self._collector.distrust(rows)
         self._collector.distrust(self._chunker.distrust())
         named = f"rows {rows.listed()} of this run" if rows else "rows of an earlier run"
-        stop = Stop(
-            "duplicate",
-            f"{endpoint.transport.shown_url} answered a request twice, so the answers for {named}, which came over its "
-            "connections, may be those of other rows; where the server repeats a request's id in its answer, set "
-            "request_id_header",
-        )
+        stop = answered_twice(endpoint, named)
         if not self._group.balancer.has_alternative(endpoint):
             self._stop(stop)
             return
         # The others go on; rows in doubt are those of this endpoint's connections alone.
-        self._dispatcher.reporter.exclude(endpoint, "it answered a request twice")
+        self._dispatcher.reporter.exclude(endpoint, TWICE)
         self._excluded_for = self._excluded_for or stop
+
+
+def answered_twice(endpoint: EndpointState, named: str) -> Stop:
+    """Return the stop for an endpoint that answered a request twice. The answers of ``named`` rows are in doubt."""
+    return Stop(
+        "duplicate",
+        f"{endpoint.transport.shown_url} answered a request twice, so the answers for {named}, which came over its "
+        "connections, may be those of other rows; where the server repeats a request's id in its answer, set "
+        "request_id_header",
+    )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fanout.codecs.base import Codec
     from fanout.engine.attempt import Attempter
     from fanout.engine.chunker import Chunker, ChunkTask
+    from fanout.engine.first_attempts import Begun
     from fanout.engine.logs import LoggedAttempter
     from fanout.engine.packing import Packing
     from fanout.engine.recovery import Recovery
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
     Job: TypeAlias = Callable[[], Coroutine[None, None, None]]
 
-_BODIES = (bytes, bytearray, memoryview, tuple)
+BODIES = (bytes, bytearray, memoryview, tuple)
+"""Types of a body that can be sent."""
 
 
 class Workers:
@@ -66,13 +68,26 @@ class Workers:
         self._attempter: Attempter | LoggedAttempter
         self._trace: RunSpans | None
 
-    async def work(self, codec: Codec, attempter: Attempter | LoggedAttempter, trace: RunSpans | None = None) -> None:
-        """Work until no task is left, or the run has stopped."""
+    async def work(
+        self,
+        codec: Codec,
+        attempter: Attempter | LoggedAttempter,
+        trace: RunSpans | None = None,
+        begun: Begun | None = None,
+    ) -> None:
+        """Work until no task is left, or the run has stopped. ``begun`` is an attempt that was made before."""
         self._codec, self._attempter, self._trace = codec, attempter, trace
         transport = self._group.balancer.endpoints[0].transport
         stamp = transport.stamped if transport.stamps else None
         self._encoder = Encoder(codec, stamp, self._recovery.fail_unsent, uniform=self._chunker.uniform)
-        await self._tasks.run(self._hired(self._most()))
+        if begun is None:
+            most = self._most()
+        else:
+            # Its rows are no longer in the input, so that none of them seems to need a worker.
+            most = 1
+            self._scheduler.progress.open += 1
+            self._recovery.handle(begun.task, begun.verdict, begun.sent_at)
+        await self._tasks.run(self._hired(most))
 
     async def send_again(self, refused: list[tuple[ChunkTask, Verdict]]) -> None:
         """Send tasks again whose answers were held, and are unlike the others, after the workers have left."""
@@ -192,7 +207,7 @@ class Encoder:
         while task.payload is None:
             try:
                 payload = self._codec.encode(task.rows)
-                if not (isinstance(payload, Payload) and isinstance(payload.body, _BODIES)):
+                if not (isinstance(payload, Payload) and isinstance(payload.body, BODIES)):
                     raise _no_payload(payload)
                 task.payload = payload if self._stamp is None else self._stamp(payload)
             except EncodeError as error:

@@ -241,6 +241,10 @@ class EndpointGroup:
         """The limits that other processes share; None without any."""
         return self.costs.rates.shared
 
+    def cause_of_stall(self) -> Stop | None:
+        """Return the stop for a run in which nothing succeeds, if the limits that processes share are the cause."""
+        return None if self.shared is None or not self.shared.needs_claims else self.shared.stop_if_lost()
+
     @property
     def requests(self) -> int:
         """Requests sent so far, metadata included."""

@@ -220,7 +220,7 @@ def test_run_writes_every_chunk_to_the_sink(server):
 def test_callers_of_predict_on_several_threads_share_a_request(server, monkeypatch):
     n = 8
     monkeypatch.setattr(
-        "fanout.client.session._LINGER", 60.0
+        "fanout.client.batches._LINGER", 60.0
     )  # the batch goes when it is full, however slow a thread is
     with SyncClient(server.url, codec=Doubling, chunk_rows=n) as client, ThreadPoolExecutor(n) as threads:
         answers = list(threads.map(client.predict, np.arange(n, dtype=float)))
