@@ -19,6 +19,7 @@ from fanout.engine.ending import Ending
 from fanout.engine.logs import log
 from fanout.engine.request_sizes import RequestSizes
 from fanout.engine.run import dispatcher_of
+from fanout.engine.scheduler import Progress
 from fanout.engine.second_answers import TWICE, answered_twice
 from fanout.engine.validator import ResponseValidator
 from fanout.engine.workers import BODIES
@@ -75,10 +76,6 @@ class FirstAttempts:
         call: the header fields and the priority of the requests.
     """
 
-    open = 1
-    """An attempt is always under way, as `Progress` counts tasks."""
-    last_failure = ""
-
     def __init__(
         self, codec: Codec, group: EndpointGroup, on_event: Callable[[Event], None] | None, call: Call
     ) -> None:
@@ -100,7 +97,8 @@ class FirstAttempts:
         self._sizes = RequestSizes(ChunkBounds(rows=1), group)
         self._ticket = self._attempter.ticket()
         self._begun: Begun | None = None
-        self.progress_at = self._dispatcher.now()
+        self._progress = Progress()
+        self._progress.open = 1
         self._watchdog = self._watched(None)
         group.on_second_answer[self._distrust] = None
         group.capacity.listeners[self._follow] = None
@@ -141,7 +139,7 @@ class FirstAttempts:
     def statistics(self) -> Statistics:
         """A snapshot of these counters, for the attempt under way."""
         return self.counters.snapshot(
-            seconds=self._dispatcher.now() - self.progress_at,
+            seconds=self._dispatcher.now() - self._progress.progress_at,
             concurrency=self._group.capacity.chosen,
             endpoints=self._group.balancer.statistics(),
             prices=self._group.accounts.prices,
@@ -159,7 +157,7 @@ class FirstAttempts:
     async def _attempt(self, rows: Rows, deliver: Callable[[dict[str, Array]], None]) -> None:
         if (task := self._encoded(rows)) is None:
             return
-        self.progress_at = since = self._dispatcher.now()
+        self._progress.progress_at = since = self._dispatcher.now()
         successes_before = self._group.answered.chunks
         self.counters.rows += task.n
         outcome = await self._attempter.run(task, self._ticket)
@@ -191,7 +189,7 @@ class FirstAttempts:
     def _watched(self, until: Until | None) -> Watchdog:
         # The run's own deadline is that of the batch, which counts from the call of `predict`.
         return Watchdog(
-            self._ending.stop_event, self, run=None, stall=self._group.retry.stall, until=until,
+            self._ending.stop_event, self._progress, run=None, stall=self._group.retry.stall, until=until,
             cause=self._group.cause_of_stall,
         )  # fmt: skip
 
