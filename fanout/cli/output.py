@@ -25,10 +25,6 @@ class Output:
         self.redactor = Redactor()
         """The job's redactor, once its file is loaded."""
 
-    def lines(self, text: str) -> str:
-        """Redact a text of several lines, whose line breaks are fanout's."""
-        return self.redactor.lines(text)
-
 
 OUTPUT = Output()
 
@@ -41,7 +37,7 @@ class Unprintable(click.ClickException):
 
 def print_text(text: str) -> None:
     if text:
-        _echo(OUTPUT.lines(text))
+        _echo(OUTPUT.redactor.lines(text))
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -59,13 +55,13 @@ def print_result(value: dict[str, Any], text: str, *, as_json: bool) -> None:
 
 def print_message(message: str) -> None:
     """Print a message on stderr that is no result and no error. Raises `OSError` if stderr is closed."""
-    click.echo(OUTPUT.lines(message), err=True)
+    click.echo(OUTPUT.redactor.lines(message), err=True)
 
 
 def print_error(message: str, exit_code: int, *, as_json: bool = False) -> int:
     """Print one line on stderr for each line of ``message``; returns the exit code."""
     # A message may list several problems; each line is an error of its own for a log reader.
-    for line in OUTPUT.lines(message).split("\n"):
+    for line in OUTPUT.redactor.lines(message).split("\n"):
         click.echo(f"error: {line}", err=True)
     if as_json:
         print_error_json(message, exit_code)

@@ -199,7 +199,7 @@ class Bar(Display):
         if self._progress is None:
             super().say(message)
         else:
-            self._progress.console.print(OUTPUT.lines(message), markup=False, highlight=False)
+            self._progress.console.print(OUTPUT.redactor.lines(message), markup=False, highlight=False)
 
     def show(self, stats: Statistics, rows: int | None) -> None:
         progress = self._begin(None)

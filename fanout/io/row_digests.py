@@ -6,12 +6,11 @@ none is changed: the journals of earlier releases have to be compared too.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from xxhash import xxh3_128_digest
@@ -19,7 +18,7 @@ from xxhash import xxh3_128_digest
 from fanout.io.fingerprint import bytes_of, is_plain, rows_as_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from fanout.types import Array, Rows
 
@@ -47,18 +46,16 @@ def row_digests(rows: Rows, ids: Sequence[Any] | None = None, method: str = METH
     return METHODS[method].of(rows, ids)
 
 
-class _Method(ABC):
+class _Method(NamedTuple):
     """Hashes narrow rows of an array together, and all others one by one.
 
     Attributes:
         wide_row_bytes: a row of an array is wide from this size on.
+        of_each: hashes rows one by one. The salt changes every digest.
     """
 
     wide_row_bytes: int
-
-    @abstractmethod
-    def _of_each(self, rows: Iterable[bytes | memoryview], salt: str) -> Array:
-        """Hash rows one by one. The salt changes every digest."""
+    of_each: Callable[[Iterable[bytes | memoryview], str], Array]
 
     def of(self, rows: Rows, ids: Sequence[Any] | None) -> Array:
         if isinstance(rows, Mapping):
@@ -92,13 +89,13 @@ class _Method(ABC):
         """Hash rows that are all of one `_kind`."""
         # Values of other types are hashed as JSON, one by one.
         if kind is None:
-            return self._of_each((rows_as_bytes([row]) for row in rows), "")
+            return self.of_each((rows_as_bytes([row]) for row in rows), "")
         if kind is str:
-            return self._of_each(_encoded(rows), "text")
+            return self.of_each(_encoded(rows), "text")
         if kind is bytes:
-            return self._of_each(rows, "bytes")
+            return self.of_each(rows, "bytes")
         if kind is int:
-            return self._of_each((b"[%d]" % row for row in rows), "")  # the same bytes as JSON
+            return self.of_each((b"[%d]" % row for row in rows), "")  # the same bytes as JSON
         if isinstance(kind[0], tuple):
             return self._of_columns({name: [row[name] for row in rows] for name in kind[0]})
         return self._of_array(np.stack(list(rows)))
@@ -109,43 +106,35 @@ class _Method(ABC):
         step = max(1, _CACHED_BYTES // max(1, row_bytes))
         pieces = (array[start : start + step] for start in range(0, max(1, len(array)), step))
         if row_bytes >= self.wide_row_bytes:
-            return self._of_each((row for piece in pieces for row in _byte_rows(piece, row_bytes)), salt)
+            return self.of_each((row for piece in pieces for row in _byte_rows(piece, row_bytes)), salt)
         parts = [np.frombuffer(bytes_of(piece), np.uint8).reshape(len(piece), row_bytes) for piece in pieces]
         mixed = [_mix(part, salt) for part in parts]
         return mixed[0] if len(mixed) == 1 else np.concatenate(mixed)
 
 
-class _Blake2b(_Method):
+def _blake2b(rows: Iterable[bytes | memoryview], salt: str) -> Array:
     """BLAKE2b, the only method of journals without the name of one."""
-
-    wide_row_bytes = 16 * 2**10
-
-    def _of_each(self, rows: Iterable[bytes | memoryview], salt: str) -> Array:
-        salted = blake2b(salt.encode(), digest_size=DIGEST_BYTES)
-        digests: list[bytes] = []
-        for row in rows:
-            # To copy a hash is quicker than to make one and to hash the salt again.
-            hashed = salted.copy()
-            hashed.update(row)
-            digests.append(hashed.digest())
-        return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
+    salted = blake2b(salt.encode(), digest_size=DIGEST_BYTES)
+    digests: list[bytes] = []
+    for row in rows:
+        # To copy a hash is quicker than to make one and to hash the salt again.
+        hashed = salted.copy()
+        hashed.update(row)
+        digests.append(hashed.digest())
+    return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
 
 
-class _Xxh3(_Method):
+def _xxh3(rows: Iterable[bytes | memoryview], salt: str) -> Array:
     """XXH3 with 128 bits: a fifth of the time of BLAKE2b for a short text, a thirtieth for a long one.
 
     The source is https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md, which fixes its values for good.
     """
-
-    wide_row_bytes = 512
-
-    def _of_each(self, rows: Iterable[bytes | memoryview], salt: str) -> Array:
-        # A salt that is added to all digests at once costs a row next to nothing, which a seed does not.
-        digests: Array = np.frombuffer(b"".join(map(xxh3_128_digest, rows)), "<u8").reshape(-1, 2) + _offset(salt)
-        return digests
+    # A salt that is added to all digests at once costs a row next to nothing, which a seed does not.
+    digests: Array = np.frombuffer(b"".join(map(xxh3_128_digest, rows)), "<u8").reshape(-1, 2) + _offset(salt)
+    return digests
 
 
-METHODS: dict[str, _Method] = {BLAKE2B: _Blake2b(), XXH3: _Xxh3()}
+METHODS = {BLAKE2B: _Method(16 * 2**10, _blake2b), XXH3: _Method(512, _xxh3)}
 """The methods by their names."""
 
 

@@ -42,9 +42,7 @@ def custom_codec(name: str, options: Mapping[str, Any], folder: Path) -> Codec:
         ConfigError: there is no such file, module or class; or its code raised an error, whose file and line the
             message names; or an option is unknown, missing or wrong.
     """
-    place, colon, class_name = name.rpartition(":")
-    if not colon or not place or not class_name:
-        raise ConfigError(f"{name!r} names no class; {_FORMS}", key="name")
+    place, class_name = _parts(name, "class", "name")
     return _codec_of(_class_in(_module(place, folder, "name"), class_name, place), options, place)
 
 
@@ -53,15 +51,21 @@ def custom_function(name: str, folder: Path, key: str) -> Any:
 
     Raises `ConfigError` as `custom_codec` does.
     """
-    place, colon, function_name = name.rpartition(":")
-    if not colon or not place or not function_name:
-        raise ConfigError(f"{name!r} names no function; {_FORMS.replace('Class', 'function')}", key=key)
+    place, function_name = _parts(name, "function", key)
     module = _module(place, folder, key)
     if not callable(function := getattr(module, function_name, None)):
         own = [known for known, value in vars(module).items() if callable(value) and not known.startswith("_")]
         hint = did_you_mean(function_name, own, "; did you mean {!r}?")
         raise ConfigError(f"{place} has no function {function_name!r}{hint}", key=key)
     return function
+
+
+def _parts(name: str, noun: str, key: str) -> tuple[str, str]:
+    place, _, own_name = name.rpartition(":")
+    if not place or not own_name:
+        forms = _FORMS if noun == "class" else _FORMS.replace("Class", noun)
+        raise ConfigError(f"{name!r} names no {noun}; {forms}", key=key)
+    return place, own_name
 
 
 def _module(place: str, folder: Path, key: str) -> ModuleType:

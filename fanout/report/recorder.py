@@ -212,7 +212,8 @@ class RunRecorder:
                 await sampling
             with suppress(ClientStateError):  # closed under the run
                 sample, totals = self._sample(client), self._totals(client)
-                await self._append([*self.events.take(), sample, *self.examples, totals], at_once=True)
+                lines: list[Line] = [*self.events.take(), sample, *self.examples, totals]
+                await self._file.add(lines, interval=self._interval, at_once=True, is_last=self.ending is not None)
             await self._file.close()
 
     async def _sample_regularly(self, client: Measured) -> None:
@@ -226,7 +227,7 @@ class RunRecorder:
             if self._age >= next_totals:
                 next_totals = self._age + min(self._age, _MOST_BETWEEN_TOTALS)
                 lines.append(self._totals(client))
-            await self._append(lines)
+            await self._file.add(lines, interval=self._interval, is_last=self.ending is not None)
 
     @property
     def _interval(self) -> float:
@@ -279,7 +280,3 @@ class RunRecorder:
             stop_kind=ending.stop_kind if ending else "",
             stop_reason=ending.stop_reason if ending else "",
         )
-
-    async def _append(self, lines: list[Line], *, at_once: bool = False) -> None:
-        is_last = self.ending is not None
-        await self._file.add(lines, interval=self._interval, at_once=at_once, is_last=is_last)

@@ -147,7 +147,7 @@ class FileStatus(NamedTuple):
 
 
 class RemoteFile(ABC):
-    """A file behind a URL, with those methods of `pathlib.Path` that readers use.
+    """A file behind a URL, with those attributes and methods of `pathlib.Path` that readers use.
 
     Its version is looked up once. Everything is read from that version.
 
@@ -163,25 +163,10 @@ class RemoteFile(ABC):
 
     def __init__(self, url: str, path: str, version: Version | None = None, below: str = "") -> None:
         self.url = url
-        self._path = PurePosixPath(path)
         self._version = version
+        pure = PurePosixPath(path)
+        self.name, self.stem, self.suffix, self.parts = pure.name or str(self), pure.stem, pure.suffix, pure.parts
         self.below = below or self.name
-
-    @property
-    def name(self) -> str:
-        return self._path.name or str(self)
-
-    @property
-    def stem(self) -> str:
-        return self._path.stem
-
-    @property
-    def suffix(self) -> str:
-        return self._path.suffix
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return self._path.parts
 
     def with_name(self, name: str) -> str:
         """Return the URL of another name in the same folder."""
