@@ -32,6 +32,24 @@ DIGESTS_PER_RECORD = 2**17
 """The digests of more rows are written in several records, so that a torn one has a bounded length."""
 
 
+def payload(document: Mapping[str, Any], digests: bytes = b"") -> bytes:
+    """Return the payload of a record: JSON with keys of the following groups, and ``digests`` behind it.
+
+    - The first record: ``fanout`` (`VERSION`), ``identity`` of the run, ``n_rows``, ``method`` of the digests,
+      ``replaced`` files of earlier runs.
+    - Rows that are resolved from now on: ``rows`` with ``failures``, the sink's ``note``, the ``schema``, and digests
+      of all of them; or ``digests`` alone, for rows that a later record resolves.
+    - ``spent`` so far, and the sum ``allowed`` before the next record.
+    - A ``job`` that an asynchronous API was given: start, stop, `RecordedJob`.
+    - ``identity`` alone: the input was only touched.
+    - ``retry``: failed rows are sent again; the sink's notes of the other rows, and the ``identity`` of the input now.
+    - ``successor``: a new journal, which is whole, replaces this one, and these files take their names.
+    - ``publication`` with ``n_rows``: all rows are done, and the files are whole; ``complete``: they have their names.
+    """
+    text = safe_json(document, orjson.OPT_SERIALIZE_NUMPY)
+    return text + SEPARATOR + digests if digests else text
+
+
 def state_payloads(
     state: JournalState, notes: Sequence[Any], method: str, digests: Iterable[tuple[int, int, bytes]], folder: Path
 ) -> Iterator[bytes]:
@@ -42,15 +60,14 @@ def state_payloads(
     yield head_payload(state, method)
     # Each note gets a record, because all of them together may be long.
     for note in notes:
-        yield group_payload((), note=note)
+        yield payload({"rows": [], "note": note})
     for start, stop, data in digests:
-        yield digests_payload(start, stop, data)
-    yield group_payload(state.resolved, state.failures, schema=state.schema)
-    for (start, stop), job in state.jobs.items():
-        yield job_payload(start, stop, job)
+        yield payload({"digests": [[start, stop]]}, data)
+    yield payload(group(state.resolved, state.failures, schema=state.schema))
+    yield from job_payloads(state)
     if state.complete and state.publication is not None:
-        yield end_payload(state.n_rows or 0, state.publication, folder)
-        yield COMPLETE
+        yield payload({"n_rows": state.n_rows or 0, "publication": state.publication.as_json(folder)})
+        yield payload({"complete": True})
 
 
 def head_payload(state: JournalState, method: str) -> bytes:
@@ -59,77 +76,35 @@ def head_payload(state: JournalState, method: str) -> bytes:
     head: dict[str, Any] = {"fanout": VERSION, "identity": state.identity, "n_rows": state.n_rows, "method": method}
     if state.replaced:
         head["replaced"] = state.replaced
-    return safe_json(head | _as_json(state.spending))
+    return payload(head | spending_as_json(state.spending))
 
 
-def group_payload(
-    rows: Iterable[tuple[int, int]],
-    failures: Iterable[Failure] = (),
-    note: Any = None,
-    schema: Schema | None = None,
-    digests: bytes = b"",
-    spending: Spending | None = None,
-) -> bytes:
-    """Return the record of rows that are resolved from now on; ``digests`` are those of all of them."""
-    document: dict[str, Any] = {"rows": [list(pair) for pair in rows], **_as_json(spending)}
+def job_payloads(state: JournalState) -> Iterator[bytes]:
+    """Yield the records of all jobs."""
+    for (start, stop), job in state.jobs.items():
+        yield payload({"job": [start, stop, *job]})
+
+
+def group(
+    rows: Iterable[tuple[int, int]], failures: Iterable[Failure], note: Any = None, schema: Schema | None = None
+) -> dict[str, Any]:
+    """Return the keys of a record of rows that are resolved from now on."""
+    document: dict[str, Any] = {"rows": [list(pair) for pair in rows]}
     if failed := [asdict(failure) for failure in failures]:
         document["failures"] = failed
     if note is not None:
         document["note"] = note
     if schema is not None:
         document["schema"] = schema_as_json(schema)
-    text = safe_json(document, orjson.OPT_SERIALIZE_NUMPY)
-    return text + SEPARATOR + digests if digests else text
+    return document
 
 
-def spending_payload(spending: Spending) -> bytes:
-    """Return the record of the spending so far, and of the sum that may be spent before the next record."""
-    return orjson.dumps(_as_json(spending))
-
-
-def job_payload(start: int, stop: int, job: RecordedJob) -> bytes:
-    """Return the record of a job that was started for some rows."""
-    return safe_json({"job": [start, stop, *job]})
-
-
-def _as_json(spending: Spending | None) -> dict[str, Any]:
-    if spending is None or spending.spent is None:
+def spending_as_json(spending: Spending) -> dict[str, Any]:
+    """Return the keys of a record for the spending; none if it was never counted."""
+    if spending.spent is None:
         return {}
     allowed = {} if spending.allowed is None else {"allowed": list(spending.allowed)}
     return {"spent": list(spending.spent)} | allowed
-
-
-def digests_payload(start: int, stop: int, digests: bytes) -> bytes:
-    """Return a record of digests alone."""
-    return orjson.dumps({"digests": [[start, stop]]}) + SEPARATOR + digests
-
-
-def retry_payload(notes: Sequence[Any], identity: Mapping[str, Any]) -> bytes:
-    """Return the record that the failed rows are sent again.
-
-    ``notes`` are the sink's, of the other rows. ``identity`` is that of the input now, in which failed rows may have
-    been corrected.
-    """
-    return safe_json({"retry": list(notes), "identity": identity}, orjson.OPT_SERIALIZE_NUMPY)
-
-
-def successor_payload(files: Publication, folder: Path) -> bytes:
-    """Return the record that a new journal, which is whole, replaces this one, and ``files`` take their names."""
-    return safe_json({"successor": files.as_json(folder)})
-
-
-def identity_payload(identity: Mapping[str, Any]) -> bytes:
-    """Return the record of another identity for the same run: its input was only touched."""
-    return safe_json({"identity": identity})
-
-
-def end_payload(n_rows: int, publication: Publication, folder: Path) -> bytes:
-    """Return the record that all rows are done and the files are whole."""
-    return safe_json({"n_rows": n_rows, "publication": publication.as_json(folder)})
-
-
-COMPLETE = safe_json({"complete": True})
-"""The record that the files have their names."""
 
 
 def digest_pieces(rows: RowSet) -> Iterator[tuple[int, int]]:

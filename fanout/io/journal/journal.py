@@ -9,19 +9,12 @@ import numpy as np
 
 from fanout.io.journal.comparison import Comparison, SentDigests, read_sent
 from fanout.io.journal.format import (
-    COMPLETE,
     DIGESTS_PER_RECORD,
     digest_pieces,
-    digests_payload,
-    end_payload,
-    group_payload,
-    identity_payload,
-    job_payload,
+    group,
     read_state,
-    retry_payload,
-    spending_payload,
+    spending_as_json,
     state_payloads,
-    successor_payload,
 )
 from fanout.io.journal.opening import OpenedJournal
 from fanout.io.journal.state import JournalState, RecordedJob, Spending
@@ -73,7 +66,7 @@ class Journal(OpenedJournal):
         ``notes`` are the sink's, of the other rows. Until the retry has ended, the run counts as complete.
         """
         identity = self.corrected_to or self.state.identity
-        self._append(retry_payload(notes, identity))
+        self._append(retry=list(notes), identity=identity)
         self.state = replace(self.state.retry(notes), identity=identity, notes=[])
         self.resumed_rows = len(self.state.resolved)
 
@@ -81,7 +74,7 @@ class Journal(OpenedJournal):
         """Go on with sending the failed rows of a complete run again."""
         assert self.retry is not None
         if self.corrected_to is not None:
-            self._append(identity_payload(self.corrected_to))
+            self._append(identity=self.corrected_to)
             self.retry.identity = self.corrected_to
         self.state, self.retry = replace(self.retry, spending=Spending(self.retry.charged)), None
         self.resumed_rows = len(self.state.resolved)
@@ -110,7 +103,7 @@ class Journal(OpenedJournal):
 
         def publish_files() -> None:
             # From this record on, the step is finished by any process that opens the journal.
-            self._append(successor_payload(files, folder))
+            self._append(successor=files.as_json(folder))
             files.carry_out()
 
         known = []
@@ -137,7 +130,7 @@ class Journal(OpenedJournal):
             # Taken with the record: the spending of these rows is in it.
             if self.spent is not None:
                 state.spending = state.spending._replace(spent=self.spent())
-            self._append(group_payload(rows, failures, note, new_schema, digests, state.spending))
+            self._append(digests, **group(rows, failures, note, new_schema), **spending_as_json(state.spending))
         self.state.schema = self.state.schema or schema
         for start, stop in rows:
             self.state.resolved.add(start, stop)
@@ -151,12 +144,12 @@ class Journal(OpenedJournal):
         with self._lock:
             if self.spent is not None:
                 self.state.spending = Spending(self.spent(), allowed)
-                self._append(spending_payload(self.state.spending))
+                self._append(**spending_as_json(self.state.spending))
 
     def record_job(self, start: int, stop: int, job: RecordedJob) -> None:
         """Record the job that an asynchronous API was given for some rows. Durable on return."""
         with self._lock:
-            self._append(job_payload(start, stop, job))
+            self._append(job=[start, stop, *job])
 
     def notes(self) -> list[Any]:
         """Return the sink's notes, in order. Read from the file, because a long run has too many to keep."""
@@ -182,7 +175,7 @@ class Journal(OpenedJournal):
 
     def publish(self, n_rows: int, publication: Publication) -> None:
         """Record that all rows are done, and give the files their names. Durable on return; a kill delays it only."""
-        self._append(end_payload(n_rows, publication, self.path.parent))
+        self._append(n_rows=n_rows, publication=publication.as_json(self.path.parent))
         self.state.n_rows, self.state.publication, self.state.complete = n_rows, publication, False
         self.finish_publication()
 
@@ -191,7 +184,7 @@ class Journal(OpenedJournal):
         assert self.state.publication is not None
         self.state.publication.carry_out()
         # A kill before this record repeats the publication, which changes nothing then.
-        self._append(COMPLETE)
+        self._append(complete=True)
         self.state.complete, self.state.complete_run = True, None
 
     def _digests_for(self, rows: RowSet) -> bytes:
@@ -202,5 +195,5 @@ class Journal(OpenedJournal):
         if len(rows) <= DIGESTS_PER_RECORD:
             return b"".join(self.digests_of(start, stop) for start, stop in pieces)
         for start, stop in pieces:
-            self._append(digests_payload(start, stop, self.digests_of(start, stop)))
+            self._append(self.digests_of(start, stop), digests=[[start, stop]])
         return b""

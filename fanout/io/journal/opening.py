@@ -21,9 +21,9 @@ from fanout.io.journal.comparison import (
 from fanout.io.journal.format import (
     LoadedJournal,
     head_payload,
-    identity_payload,
-    job_payload,
+    job_payloads,
     load_journal,
+    payload,
     read_state,
     state_payloads,
 )
@@ -100,8 +100,7 @@ class OpenedJournal:
         self.resumed_rows, self.carry_to = 0, None
         # The sink is about to overwrite the rows of an unfinished run, which must not count then.
         if is_unpublished:
-            records = [job_payload(start, stop, job) for (start, stop), job in self.state.jobs.items()]
-            self._file.rewrite([head_payload(self.state, self.digest_method), *records])
+            self._file.rewrite([head_payload(self.state, self.digest_method), *job_payloads(self.state)])
         else:
             # The rows that were sent again are overwritten too, but the complete run stays.
             if self.retry is not None:
@@ -183,7 +182,7 @@ class OpenedJournal:
             comparison = Comparison(old.complete_run or old, sent, rows)
         if is_touched and comparison is not None and comparison.is_same:
             self._resume(loaded)
-            self._append(identity_payload(identity))
+            self._append(identity=identity)
             self.state = replace(self.state, identity=identity)
         elif carry:
             if not is_comparable:
@@ -231,11 +230,12 @@ class OpenedJournal:
         self.state = replace(state, spending=Spending(state.charged))
         self.resumed_rows = len(state.resolved)
 
-    def _append(self, payload: bytes) -> None:
+    def _append(self, behind: bytes = b"", **document: Any) -> None:
+        """Append a record with the keys ``document`` and the digests ``behind``; see `payload`."""
         # The first record replaces the journal of an earlier run in one step.
         if not self._file.number:
             self._file.rewrite([head_payload(self.state, self.digest_method)])
-        self._file.append(payload)
+        self._file.append(payload(document, behind))
 
     def _rewrite(self, state: JournalState) -> None:
         """Replace the records by those of a complete run, with its notes and the digests that are there."""
