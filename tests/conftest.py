@@ -114,7 +114,7 @@ def local_server() -> Iterator[Callable[[str], str]]:
 
         @cache
         def url_of(name: str) -> str:
-            command = [sys.executable, "-P", "-m", "fanout.serving", "--stdin-guard", "--", name]
+            command = [sys.executable, "-P", "-m", "fanout.serving.local", "--stdin-guard", "--", name]
             # The end of the context closes its stdin, and so ends it.
             server = servers.enter_context(Popen(command, stdin=PIPE, stdout=PIPE, text=True))
             assert server.stdout is not None

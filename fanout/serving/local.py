@@ -1,18 +1,29 @@
-"""The model server behind ``local://NAME``, as a child process that cannot outlive its parent."""
+"""The model server behind ``local://NAME``, as a child process that cannot outlive its parent.
+
+``python -m fanout.serving.local NAME`` is the child: it serves the model on a free port of the loopback address, and
+writes one line of JSON to stdout, ``{"url": ..., "model": ...}`` or ``{"error": ...}``. With ``--stdin-guard`` it ends
+when its stdin closes, which the kernel does for a parent that is killed, and leaves Ctrl-C to the parent.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 from fanout.errors import ConfigError
 
 _STARTED_WITHIN = 30.0
 _STOPPED_WITHIN = 5.0
+
+# Seconds in which the child ends by itself: shorter than the parent's patience, so that it need not kill.
+_GRACE = 2.0
 
 
 class LocalServer:
@@ -42,7 +53,7 @@ class LocalServer:
         assert self._process is None, "this server is running"
         self._process = await asyncio.create_subprocess_exec(
             # -P: a fanout.py or random.py in the user's directory must not hide ours while the server is imported.
-            *(sys.executable, "-P", "-m", "fanout.serving", "--stdin-guard", "--", self.model),
+            *(sys.executable, "-P", "-m", "fanout.serving.local", "--stdin-guard", "--", self.model),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=_environment(),
@@ -114,3 +125,69 @@ async def _killed(process: asyncio.subprocess.Process) -> None:
     with suppress(ProcessLookupError):
         process.kill()
     await _ended(process)
+
+
+def main() -> int:
+    """Serve until the process is asked to end; the exit code is 2 when the model cannot be served."""
+    from argparse import ArgumentParser
+
+    parser = ArgumentParser(prog="python -m fanout.serving.local", description=__doc__)
+    parser.add_argument("name", metavar="NAME", help="digits, echo or package.module:function")
+    parser.add_argument("--stdin-guard", action="store_true", help="end when stdin closes, and ignore SIGINT")
+    arguments = parser.parse_args()
+    if arguments.stdin_guard:
+        # Ctrl-C goes to the whole process group, and the parent decides whether to end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stdout = _announcements()
+    with suppress(KeyboardInterrupt):
+        return asyncio.run(_serve(arguments.name, stdout, guarded=arguments.stdin_guard))
+    return 130
+
+
+async def _serve(name: str, stdout: int, *, guarded: bool) -> int:
+    serving = asyncio.current_task()
+    assert serving is not None
+    if guarded:
+        # Before the model is loaded: the user's module may take long, or for ever.
+        Thread(target=_guard, args=(asyncio.get_running_loop(), serving), daemon=True).start()
+    from fanout.serving.app import serve
+
+    try:
+        await serve(name, port=0, on_ready=lambda url: _announce(stdout, {"url": url, "model": name}))
+    except ConfigError as error:
+        _announce(stdout, {"error": str(error)})
+        return 2
+    except asyncio.CancelledError:
+        if not guarded:
+            raise
+    return 0
+
+
+def _announcements() -> int:
+    """A copy of stdout, for the announcement alone.
+
+    From here on the prints of the user's code go to stderr: the parent reads one line of the pipe, which could fill up.
+    """
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    return stdout
+
+
+def _announce(stdout: int, message: dict[str, str]) -> None:
+    with suppress(BrokenPipeError):  # the parent is gone, and the guard about to notice
+        os.write(stdout, json.dumps(message).encode() + b"\n")
+    os.close(stdout)
+
+
+def _guard(loop: asyncio.AbstractEventLoop, serving: asyncio.Task[int]) -> None:
+    # Not sys.stdin: a thread that waits inside it breaks the interpreter's shutdown.
+    while os.read(0, 4096):
+        pass
+    with suppress(RuntimeError):  # the loop is closed: the process is about to end by itself
+        loop.call_soon_threadsafe(serving.cancel)
+    time.sleep(_GRACE)
+    os._exit(0)  # the user's function hangs, and the interpreter would wait for its thread
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,8 +4,8 @@
 chunks through a client of its own and measures them, as long as the `Budget` lasts. The result is a `TuneReport`.
 """
 
-from fanout.tune.options import Budget, TuneOptions
 from fanout.tune.runner import SearchControl, TrialRunner
+from fanout.tune.search import Budget, TuneOptions
 from fanout.tune.trial import Plan, Trial, TuneReport
 from fanout.tune.tune import TuneListener, tune_job
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fanout.client import Stream
     from fanout.engine import RunControl
     from fanout.results import ChunkResult, Event
-    from fanout.tune.options import Quota
+    from fanout.tune.search import Quota
 
 # Multiple of the planned duration after which a trial with hardly any answers ends.
 _PATIENCE = 5

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fanout.results import Statistics
     from fanout.settings import Limits
     from fanout.transport import Transport
-    from fanout.tune.options import Quota
+    from fanout.tune.search import Quota
     from fanout.tune.trial import Measurement, Point
     from fanout.types import Rows, StopKind
 

@@ -17,9 +17,8 @@ from fanout.job.problems import locate_errors
 from fanout.job.report import StopCause, exit_code
 from fanout.rows import take_rows
 from fanout.serving.local import LocalServer
-from fanout.tune.options import BudgetAccount
 from fanout.tune.runner import SearchControl, TrialRunner, read_sample
-from fanout.tune.search import Search
+from fanout.tune.search import BudgetAccount, Search
 from fanout.tune.trial import Bounds, Plan, Point, SearchCost, TuneReport
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from fanout.job import Job
     from fanout.job.report import AnsweredBy
     from fanout.results import Statistics
-    from fanout.tune.options import TuneOptions
+    from fanout.tune.search import TuneOptions
     from fanout.tune.trial import Trial
 
 # Larger chunks gain hardly anything over the cost of a request, and a failed one repeats more rows.

@@ -282,7 +282,7 @@ async def test_the_child_ends_when_its_parent_is_killed():
 async def test_the_module_can_be_run_by_hand():
     """Without the guard it serves until Ctrl-C."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "fanout.serving", "echo", stdout=asyncio.subprocess.PIPE, cwd=ROOT
+        sys.executable, "-m", "fanout.serving.local", "echo", stdout=asyncio.subprocess.PIPE, cwd=ROOT
     )
     line = await asyncio.wait_for(process.stdout.readline(), 20)
     assert b'"model": "echo"' in line

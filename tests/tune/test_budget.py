@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.tune.options import Budget, BudgetAccount
+from fanout.tune.search import Budget, BudgetAccount
 from fanout.tune.trial import Point
 
 
