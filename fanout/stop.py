@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from fanout.types import StopKind
 
 
+STOOD_STILL = 0.5
+"""Seconds by which a timer fires late only if the event loop stood still, as in a process that was stopped."""
+
+GRACE = 1.0
+"""Seconds that an attempt has left to read its answer after the loop stood still."""
+
+
 class Stop(NamedTuple):
     """The reason for which a run was stopped."""
 
@@ -178,6 +185,10 @@ class Watchdog:
         # The timer is set for the earliest moment at which there can be a stall, so no success has to move it.
         now = self._loop.time()
         left = (self._progress.progress_at if self._progress.open else now) + self._stall - now
+        # Nothing could succeed while the loop stood still, as it does in a process that was stopped (Ctrl-Z).
+        late = now - self._stall_timer.when()
+        if left <= 0 and late > STOOD_STILL:
+            left = min(late, self._stall)
         if left > 0:
             self._stall_timer = self._loop.call_later(left, self._look)
             return
@@ -263,7 +274,7 @@ class Deadline:
     `expired` distinguishes that cancellation from any other.
     """
 
-    __slots__ = ("_handle", "_loop", "_task", "expired", "fires_at", "when")
+    __slots__ = ("_extended", "_handle", "_loop", "_task", "expired", "fires_at", "when")
 
     def __init__(self) -> None:
         task = asyncio.current_task()
@@ -271,6 +282,8 @@ class Deadline:
         self._task = task
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.TimerHandle | None = None
+        # The end of the attempt that was given more time last: each gets it once.
+        self._extended: float | None = None
         self.fires_at = inf
         """Time at which the timer fires next; infinity if none is set."""
 
@@ -309,10 +322,17 @@ class Deadline:
             self._handle, self.fires_at = None, inf
 
     def _fire(self) -> None:
+        due = self.fires_at
         self._handle, self.fires_at = None, inf
         if self.when is None:
             return
-        if self._loop.time() < self.when:
+        now = self._loop.time()
+        if now < self.when:
+            self.arm()
+            return
+        if now - due > STOOD_STILL and self.when != self._extended:
+            # The answer may have come while the loop stood still. It is read before the request counts as too slow.
+            self.when = self._extended = now + GRACE
             self.arm()
             return
         self.expired = True

@@ -14,6 +14,7 @@ from fanout.callbacks import calling
 from fanout.classify import classify_error, classify_response, pushback
 from fanout.engine.attempt import Attempter
 from fanout.errors import InvalidResponse
+from fanout.stop import STOOD_STILL
 from fanout.types import Action, Response, Verdict
 from fanout.upstream.billing import BilledTicket
 
@@ -194,11 +195,16 @@ class PollingAttempter(Attempter):
         """Ask for the state of ``job`` until it has ended."""
         now, polling = self._dispatcher.now, self._polling
         ends, failures, refusals, wait, words = now() + polling.timeout, 0, 0, max(polling.every, job.wait), ""
+        asks_late = False
         while True:
             # A wait beyond the end of the job's time is not cut short: no GET may come before the server wants it.
             await self._pause(min(wait, ends - now()), is_alive=not failures)
             if now() >= ends:
-                return self._overdue(words)
+                if asks_late or now() - ends <= STOOD_STILL:
+                    return self._overdue(words)
+                # The process was stopped meanwhile: one more GET shows whether the job has ended, which is paid for.
+                asks_late = True
+                await self._pause(wait, is_alive=not failures)
             # Between two GETs the slot is free for others: a job may take minutes.
             async with ticket:
                 response = await self._dispatcher.exchange(ticket, job.url, job.endpoint)
