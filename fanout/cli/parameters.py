@@ -59,7 +59,7 @@ class Counts(CountsType):
         except ValueError:
             counts = ()
         if not counts or min(counts) < 1:
-            self.fail(f"{value!r} is not a list of whole numbers from 1 on, for instance 8,16,32:", param, ctx)
+            self.fail(f"{value!r} is not a list of whole numbers from 1 on, for instance 8,16,32", param, ctx)
         return counts
 
 
@@ -70,9 +70,9 @@ class Age(AgeType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         text = str(value)
-        unit = _SECONDS.get(text[-1:], 1)
+        unit = _SECONDS.get(text[-1:])
         try:
-            seconds = float(text.rstrip("smhd") if text[-1:] in _SECONDS else text) * unit
+            seconds = float(text) if unit is None else float(text[:-1]) * unit
         except ValueError:
             seconds = -1.0
         if not 0 <= seconds < float("inf"):

@@ -22,7 +22,7 @@ from fanout.job.exchange import abbreviated
 from fanout.job.journal import read_journal
 from fanout.job.problems import locate_errors
 from fanout.paths import recording_path, run_report_path
-from fanout.report import Account, Example, RunRecorder, read_recording, report_page
+from fanout.report import Example, RunRecorder, read_recording, report_page
 from fanout.rows import count_rows, single_rows, take_rows
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def write_report(job: Job | Outline, state: JournalState, failures: Sequence[Fai
         sessions = read_recording(recording_path(job.output_path))
         if not sessions:
             return None
-        account = _account(state, failures)
-        page = report_page(job.redactor.text(f"{job.file.name}: {job.output_path.name}"), sessions, account)
+        name = job.redactor.text(f"{job.file.name}: {job.output_path.name}")
+        page = report_page(name, sessions, state, failures)
         # Not durable: `fanout report` makes the page again from the recording.
         with whole_file(path, mode=PRIVATE, durable=False) as file:
             # Surrogates stand for bytes of file names that are no text.
@@ -171,18 +171,6 @@ def recreate_report(job: Job | Outline) -> Path:
         if written is None:
             raise ConfigError(f"{run_report_path(job.output_path)} cannot be written", key="output.path")
         return written
-
-
-def _account(state: JournalState, failures: Sequence[Failure]) -> Account:
-    n_failed = sum(failure.n_rows for failure in failures)
-    n_done = len(state.resolved)
-    return Account(
-        rows=state.n_rows,
-        ok=n_done - n_failed,
-        pending=None if state.n_rows is None else state.n_rows - n_done,
-        complete=state.complete,
-        failures=failures,
-    )
 
 
 def _concurrency(limits: Limits) -> str:

@@ -4,12 +4,12 @@
 makes the page.
 """
 
-from fanout.report.page import Account, report_page
+from fanout.report.page import report_page
 from fanout.report.recorder import Ending, Measured, RunRecorder
 from fanout.report.recording import Example, RecordedSession, read_recording
 from fanout.report.sections import FailureGroup, group_failures
 
 __all__ = [
-    "Account", "Ending", "Example", "FailureGroup", "Measured", "RecordedSession", "RunRecorder", "group_failures",
+    "Ending", "Example", "FailureGroup", "Measured", "RecordedSession", "RunRecorder", "group_failures",
     "read_recording", "report_page",
 ]  # fmt: skip

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections import defaultdict
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
@@ -27,6 +26,7 @@ from fanout.report.timeline import Timeline
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from fanout.io.journal.state import JournalState
     from fanout.report.recording import OutputSample, RecordedSession, Totals
     from fanout.results import Failure
 
@@ -36,31 +36,17 @@ _MOST_VALUES = 12
 _UNITS = {"number": "value", "vector": "Euclidean norm", "text": "characters"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """The state of the run's rows. ``rows`` and ``pending`` are None if the length of the input is unknown."""
-
-    rows: int | None
-    ok: int
-    pending: int | None
-    complete: bool
-    failures: Sequence[Failure] = ()
-
-    @property
-    def failed(self) -> int:
-        return sum(failure.n_rows for failure in self.failures)
-
-
-def report_page(name: str, sessions: Sequence[RecordedSession], account: Account) -> str:
+def report_page(name: str, sessions: Sequence[RecordedSession], state: JournalState, failed: Sequence[Failure]) -> str:
     """Return the report of a run.
 
     Args:
         name: of the job.
         sessions: at least one.
-        account: of all sessions.
+        state: of the run, after all sessions.
+        failed: its failures.
     """
     timeline = Timeline(sessions)
-    status, css = _status(sessions, account)
+    status, css = _status(sessions, state, failed)
     style = _style()
     digest = b64encode(sha256(style.encode()).digest()).decode()
     # Reasons and answers are texts of servers: a browser runs and loads nothing, even if one of them were not escaped.
@@ -70,9 +56,9 @@ def report_page(name: str, sessions: Sequence[RecordedSession], account: Account
     sections = [
         _section("Progress", progress(timeline)),
         _section("Requests", requests(timeline)),
-        _section("Failures", failures(account)),
+        _section("Failures", failures(failed)),
         _section("Events", events(timeline)),
-        _section("Endpoints", endpoints(timeline, account)),
+        _section("Endpoints", endpoints(timeline, failed)),
         _section("Usage", usage(timeline)),
         _section("Answers", answer_charts(sessions)),
         _section("Rows", examples(sessions)),
@@ -95,7 +81,7 @@ def report_page(name: str, sessions: Sequence[RecordedSession], account: Account
 <h1>{text(name)}</h1>
 <p><span class="status {css}">{text(status)}</span></p>
 <p class="soft">Begun {began:%Y-%m-%d %H:%M:%S} UTC{_sessions_text(sessions)}. {brevity}</p>
-<dl class="tiles">{"".join(_tile(*tile) for tile in _tiles(timeline, account))}</dl>
+<dl class="tiles">{"".join(_tile(*tile) for tile in _tiles(timeline, state, failed))}</dl>
 </header>
 <main>
 {"".join(sections)}
@@ -111,19 +97,19 @@ def _style() -> str:
     return files("fanout.report").joinpath("style.css").read_text("utf-8")
 
 
-def _status(sessions: Sequence[RecordedSession], account: Account) -> tuple[str, str]:
+def _status(sessions: Sequence[RecordedSession], state: JournalState, failed: Sequence[Failure]) -> tuple[str, str]:
     """Return the state of the run in words, and its class."""
     totals = sessions[-1].totals
     # A stop explains the rows that are missing, so it is named before their number.
     if totals is not None and totals.stop_kind:
         return f"stopped early: {totals.stop_reason}", "bad"
-    if not account.complete:
+    if not state.complete:
         # Only the end of a session records how many rows are pending.
         if totals is None or totals.pending is None:
             return "not finished: the run is under way, or was killed", "warn"
         return "ended with an error; run the job again, without --fresh, to resume", "bad"
-    if account.failed:
-        return f"complete, but {rows_text(account.failed)} failed", "warn"
+    if failed:
+        return f"complete, but {rows_text(sum(one.n_rows for one in failed))} failed", "warn"
     return "complete: every row has an answer", "good"
 
 
@@ -135,18 +121,19 @@ def _and_rows(sessions: Sequence[RecordedSession]) -> str:
     return " but those in the section Rows" if any(one.examples for one in sessions) else ""
 
 
-def _tiles(timeline: Timeline, account: Account) -> Iterator[tuple[str, str]]:
+def _tiles(timeline: Timeline, state: JournalState, failed: Sequence[Failure]) -> Iterator[tuple[str, str]]:
     """Give the name and value of each figure at the head of the page."""
     sessions, latencies = timeline.sessions, timeline.latencies()
     ended = [one.samples[-1] for one in sessions if one.samples]
     # Before the end of a run, the length of an input of lines is an estimate.
     estimate = sessions[-1].session.rows
     about = "unknown" if estimate is None else f"about {estimate:,}"
-    yield "rows", about if account.rows is None else f"{account.rows:,}"
-    yield "answered", f"{account.ok:,}"
-    yield "failed", f"{account.failed:,}"
-    if account.pending:
-        yield "pending", f"{account.pending:,}"
+    n_done, n_failed = len(state.resolved), sum(one.n_rows for one in failed)
+    yield "rows", about if state.n_rows is None else f"{state.n_rows:,}"
+    yield "answered", f"{n_done - n_failed:,}"
+    yield "failed", f"{n_failed:,}"
+    if state.n_rows is not None and state.n_rows > n_done:
+        yield "pending", f"{state.n_rows - n_done:,}"
     yield "time", duration(timeline.end)
     # Each session counts from 0, and the time axis has no pauses between sessions: the rate is that of the work.
     done = sum(sample.ok for sample in ended)

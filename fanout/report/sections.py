@@ -15,7 +15,6 @@ from fanout.statistics import Latencies
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fanout.report.page import Account
     from fanout.report.recording import EndpointTotals, RecordedSession
     from fanout.report.timeline import Timeline
     from fanout.results import Failure
@@ -149,9 +148,9 @@ def events(timeline: Timeline) -> list[str]:
     return [figure("What happened to the endpoints?", summary, table(["after", "event", "reason"], rows), wide=True)]
 
 
-def failures(account: Account) -> list[str]:
+def failures(failed: Sequence[Failure]) -> list[str]:
     """Return a table of the failed rows by reason."""
-    groups = group_failures(account.failures)
+    groups = group_failures(failed)
     if not groups:
         return []
     whole = sum(group.n_rows for group in groups)
@@ -160,12 +159,12 @@ def failures(account: Account) -> list[str]:
     return [bar_table("Why did rows fail?", summary, ["reason", "rows", "first rows", "share of failed rows"], rows)]
 
 
-def endpoints(timeline: Timeline, account: Account) -> list[str]:
+def endpoints(timeline: Timeline, failed: Sequence[Failure]) -> list[str]:
     """Return charts of the endpoints, if there are several."""
     totals = timeline.endpoints()
     if not totals:
         return []
-    figures = [_endpoint_table(timeline, account, totals)]
+    figures = [_endpoint_table(timeline, failed, totals)]
     if len(totals) > 1 and not timeline.is_short:
         marks = [(when, note.reason) for when, note in timeline.notes("ejected", "excluded")]
         question, summary = "Which endpoint received the requests?", "Requests sent in a second."
@@ -173,10 +172,10 @@ def endpoints(timeline: Timeline, account: Account) -> list[str]:
     return figures
 
 
-def _endpoint_table(timeline: Timeline, account: Account, totals: Sequence[EndpointTotals]) -> str:
-    failed: Counter[str] = Counter()
-    for failure in account.failures:
-        failed[failure.endpoint] += failure.n_rows
+def _endpoint_table(timeline: Timeline, failed: Sequence[Failure], totals: Sequence[EndpointTotals]) -> str:
+    failed_at: Counter[str] = Counter()
+    for failure in failed:
+        failed_at[failure.endpoint] += failure.n_rows
     counts = [timeline.requests_of(one.url) for one in totals]
     # A run that was killed at its start has endpoints, but no request yet.
     whole = sum(counts) or 1
@@ -186,7 +185,7 @@ def _endpoint_table(timeline: Timeline, account: Account, totals: Sequence[Endpo
                 one.url,
                 one.state + (f": {one.reason}" if one.reason else ""),
                 "" if one.latency is None else duration(one.latency),
-                f"{failed[one.url]:,}",
+                f"{failed_at[one.url]:,}",
                 f"{n:,}",
             ],
             n / whole,

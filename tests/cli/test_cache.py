@@ -74,6 +74,7 @@ def test_stats_and_prune(command, job, doubler_aside, tmp_path):
         (["prune", "answers.sqlite"], "give --older-than or --namespace, or both, or else --all"),
         (["prune", "answers.sqlite", "--all", "--older-than", "1d"], "or else --all"),
         (["prune", "answers.sqlite", "--older-than", "soon"], "'soon' is not a time, for instance 30d"),
+        (["prune", "answers.sqlite", "--older-than", "500ms"], "'500ms' is not a time, for instance 30d"),
     ],
 )
 def test_mistakes_are_named(command, write_job, tmp_path, arguments, message):

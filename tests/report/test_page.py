@@ -9,9 +9,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from fanout.report import Account, Example, RecordedSession, report_page
+from fanout.io.journal.state import JournalState
+from fanout.report import Example, RecordedSession, report_page
 from fanout.report.recording import EndpointTotals, Note, OutputSample, Sample, Session, Totals
 from fanout.results import Failure
+from fanout.rows import RowSet
 
 EVIL = "</style></title><script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg/onload=alert(3)>\x1b[31m\u202e"
 
@@ -59,8 +61,9 @@ def failures(words=EVIL):
 
 
 def page(words=EVIL, stop="", **account):
-    options = {"rows": 100, "ok": 50, "pending": 30, "complete": False, "failures": failures(words)} | account
-    return report_page(words, [recorded(0, words), recorded(50, words, stop)], Account(**options))
+    options = {"done": 70, "complete": False, "failures": failures(words)} | account
+    state = JournalState({}, RowSet([(0, options["done"])]), n_rows=100, complete=options["complete"])
+    return report_page(words, [recorded(0, words), recorded(50, words, stop)], state, options["failures"])
 
 
 def test_no_text_becomes_markup():
@@ -109,8 +112,8 @@ def test_every_chart_has_a_question_and_a_label_for_screen_readers():
     ("options", "words"),
     [
         ({"stop": "deadline"}, "stopped early: "),
-        ({"complete": True, "pending": 0}, "complete, but 20 rows failed"),
-        ({"complete": True, "pending": 0, "failures": ()}, "complete: every row has an answer"),
+        ({"complete": True, "done": 100}, "complete, but 20 rows failed"),
+        ({"complete": True, "done": 100, "failures": ()}, "complete: every row has an answer"),
         ({}, "ended with an error; run the job again, without --fresh, to resume"),
     ],
 )
@@ -133,13 +136,13 @@ def test_no_input_row_is_shown_unless_it_is_given():
     assert "It has no input rows." in page("words")
     one = recorded(0, "words")
     one.examples.append(Example(3, "a secret diary", "0.5"))
-    shown = report_page("job", [one], Account(rows=100, ok=50, pending=50, complete=False))
+    shown = report_page("job", [one], JournalState({}, RowSet([(0, 50)]), n_rows=100), [])
     assert "a secret diary" in shown
     assert "but those in the section Rows" in shown
 
 
 def test_a_recording_without_samples_makes_a_page():
     session = RecordedSession(Session(0.0, None, 0, {}))
-    shown = report_page("job", [session], Account(rows=None, ok=0, pending=None, complete=False))
+    shown = report_page("job", [session], JournalState({}), [])
     assert "not finished: the run is under way, or was killed" in shown
     assert "Too short for charts over time." in shown
