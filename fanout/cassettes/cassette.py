@@ -96,6 +96,8 @@ class _Place:
     start: int
     stored: int
     coding: _Coding
+    size: int
+    """Bytes of the body once it is decoded."""
 
 
 def digest(parts: Iterable[Buffer]) -> str:
@@ -143,7 +145,8 @@ class CassetteReader:
         if place is not None:
             raw = self._data[place.start : place.start + place.stored]
             try:
-                body = zlib.decompress(raw) if place.coding == "zlib" else raw
+                # A few bytes could unpack to more than the memory holds, so that the stated size is the bound.
+                body = zlib.decompressobj().decompress(raw, place.size + 1) if place.coding == "zlib" else raw
                 body = b64decode(body, validate=True) if place.coding == "base64" else body
             except (zlib.error, ValueError):
                 body = b""
@@ -158,9 +161,13 @@ class CassetteReader:
             try:
                 line = _checked(self._data[at:end])
                 if "body" in line:
-                    self._places[line["body"]] = _Place(end + 1, line["stored"], line["coding"])
+                    stored, decoded = line["stored"], line["bytes"]
+                    # A negative length would lead back to this line, again and again.
+                    if not (type(stored) is type(decoded) is int and min(stored, decoded) >= 0):
+                        raise ValueError
+                    self._places[line["body"]] = _Place(end + 1, stored, line["coding"], decoded)
                     # Bodies are passed over here: most replays read few of them.
-                    end += line["stored"] + 1
+                    end += stored + 1
                     if end >= size:
                         return  # its writer was killed
                     if self._data[end] != ord("\n"):

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
+import tracemalloc
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from fanout import Client, ConfigError, Endpoint
-from fanout.cassettes.cassette import CassetteReader, CassetteWriter, Interaction, digest, key_of, path_of
+from fanout.cassettes.cassette import (
+    HEAD,
+    CassetteReader,
+    CassetteWriter,
+    Interaction,
+    _line,
+    digest,
+    key_of,
+    path_of,
+)
 from fanout.errors import InputError
 from fanout.testing import MockEndpoint, Recorder, Replayer, Scripted
 
@@ -74,6 +85,27 @@ def test_a_file_that_is_damaged_or_no_recording_is_refused(tmp_path: Path) -> No
         CassetteReader(tmp_path / "r")
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         CassetteReader(tmp_path / "absent")
+
+
+def test_a_body_that_unpacks_to_more_than_it_states_takes_no_more_memory(tmp_path: Path) -> None:
+    bomb = zlib.compress(bytes(64 * 2**20), 1)
+    head = {"body": digest([b"x" * 100]), "bytes": 100, "stored": len(bomb), "coding": "zlib"}
+    (tmp_path / "r").write_bytes(HEAD + _line(head) + bomb + b"\n")
+    cassette = CassetteReader(tmp_path / "r")
+    tracemalloc.start()
+    with pytest.raises(ConfigError, match="damaged: body"):
+        cassette.body(head["body"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20 + len(bomb)
+
+
+@pytest.mark.parametrize("wrong", [{"stored": -5}, {"stored": -200}, {"stored": 1.0}, {"bytes": -1}, {"bytes": None}])
+def test_lengths_that_no_body_has_are_damage(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    head = {"body": "00", "bytes": 3, "stored": 3, "coding": "", **wrong}
+    (tmp_path / "r").write_bytes(HEAD + _line(head) + b"abc\n")
+    with pytest.raises(ConfigError, match="damaged at byte"):
+        CassetteReader(tmp_path / "r")
 
 
 def test_no_changed_byte_passes_unnoticed(tmp_path: Path) -> None:
