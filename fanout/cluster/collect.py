@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from fanout.io.journal.comparison import Rows
+    from fanout.client.identity import Content
     from fanout.io.journal.journal import Journal
     from fanout.io.journal.state import RecordedJob, Spent
     from fanout.io.parts import Ranges
@@ -100,7 +100,7 @@ class Collector:
         failed = self._journal.state.failed - failed_before
         return Collected(new - failed, failed, state.charged)
 
-    def compare(self, parts: Sequence[tuple[Path, Ranges]], n_rows: int, rows: Rows) -> Comparison:
+    def compare(self, parts: Sequence[tuple[Path, Ranges]], n_rows: int, rows: Content) -> Comparison:
         """Compare the rows that parts hold with those of the input as it is now. Blocks on I/O.
 
         Raises `ConfigError` for a damaged part.

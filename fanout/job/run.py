@@ -6,7 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from fanout.client import Client, finished
 from fanout.errors import ConfigError, RunStopped
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from fanout.cluster import Cluster
     from fanout.engine import RunControl
     from fanout.io.journal.journal import Journal
     from fanout.io.readers.base import Source
@@ -46,32 +47,12 @@ if TYPE_CHECKING:
     from fanout.job.model import Job
     from fanout.job.opening import Setup
     from fanout.report import Measured, RunRecorder
-    from fanout.results import Result, Statistics
-    from fanout.statistics import Latencies
+    from fanout.results import Result
 
     OnStart = Callable[[Measured | None, int | None, int, FileSink], None]
 
 # The first reasons explain most runs; `fanout failures` lists the others.
 _FAILURES_IN_SUMMARY = 3
-
-
-class RemoteRun(Protocol):
-    """Sends the rows of a job from other processes, and looks like a client from here; see `fanout.cluster`."""
-
-    def prepare(self, source: Source, sink: FileSink, journal: Journal) -> None: ...
-    async def __aenter__(self) -> Self: ...
-    async def __aexit__(self, *_: object) -> None: ...
-    async def run(
-        self,
-        source: Source,
-        sink: FileSink,
-        *,
-        journal: Journal,
-        control: RunControl | None = None,
-        keep_usage: bool = False,
-    ) -> Result: ...
-    def statistics(self) -> Statistics: ...
-    def latencies(self) -> Latencies: ...
 
 
 async def run_job(
@@ -86,7 +67,7 @@ async def run_job(
     mock: bool = False,
     control: RunControl | None = None,
     on_start: OnStart | None = None,
-    remote: RemoteRun | None = None,
+    remote: Cluster | None = None,
 ) -> Summary:
     """Run ``job`` to its end or its stop, write the output, and summarize.
 
@@ -110,7 +91,7 @@ async def run_job(
         control: ends the run from outside; answers so far are written.
         on_start: called before the first row is sent, with the open client, the number of rows (None: unknown yet), the
             number of rows that were finished before, and the sink; without a client where only an upload is left.
-        remote: sends the rows, in place of a client in this process.
+        remote: sends the rows from other processes, in place of a client in this one.
 
     Raises:
         ConfigError: the job, its input or its output cannot be used. No row was sent, or no answer fits the format of
@@ -165,7 +146,7 @@ class _Opened(NamedTuple):
     recorder: RunRecorder | None
 
 
-async def _prepare(opened: _Opened, remote: RemoteRun | None, *, only_failed: bool) -> None:
+async def _prepare(opened: _Opened, remote: Cluster | None, *, only_failed: bool) -> None:
     """Let the journal forget the rows that are to be sent again, and let other processes prepare to send."""
     source, sink, journal = opened.source, opened.sink, opened.journal
     # A rehearsal is repeated on purpose; a paid run is not.
@@ -178,7 +159,7 @@ async def _prepare(opened: _Opened, remote: RemoteRun | None, *, only_failed: bo
 
 
 async def _run(
-    opened: _Opened, client: Client | RemoteRun, control: RunControl | None, on_start: OnStart | None
+    opened: _Opened, client: Client | Cluster, control: RunControl | None, on_start: OnStart | None
 ) -> tuple[Result, RunStopped | None]:
     setup, source, sink, journal, recorder = opened
     # A complete run needs no server, so the client is not opened. It may have to be uploaded.

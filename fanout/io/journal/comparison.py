@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from fanout.client.identity import Content
     from fanout.io.journal.state import JournalState
     from fanout.types import Array
 
@@ -71,23 +72,6 @@ def read_sent(path: Path, resolved: RowSet) -> SentDigests:
     return SentDigests(digests, known, reader.method)
 
 
-class Rows(Protocol):
-    """The rows of the input as it is now."""
-
-    @property
-    def n_rows(self) -> int | None:
-        """Number of rows; None if it is unknown."""
-
-    def fingerprint(self, method: str) -> Any:
-        """Return JSON that identifies the rows, made with digests of ``method``. Blocks on I/O."""
-
-    def differing(self, known: RowSet, sent: SentDigests, n_rows: int | None = None) -> RowSet:
-        """Return the rows in ``known`` that do not have the digest in ``sent``, and rows from ``n_rows`` on.
-
-        Blocks on I/O.
-        """
-
-
 class Comparison:
     """The rows that a run has sent, compared with those that the input has now.
 
@@ -98,7 +82,7 @@ class Comparison:
         only_ok: compare the answered rows alone, of a run that is complete: failed ones may have been corrected.
     """
 
-    def __init__(self, state: JournalState, sent: SentDigests, rows: Rows, *, only_ok: bool = False) -> None:
+    def __init__(self, state: JournalState, sent: SentDigests, rows: Content, *, only_ok: bool = False) -> None:
         self._done = state.ok if only_ok else state.resolved
         self._kind = "answered" if only_ok else "done"
         # Without the digest of a row it cannot be compared.

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from fanout.client.identity import Content
     from fanout.files import Publication
-    from fanout.io.journal.comparison import Rows
     from fanout.results import ChunkResult, Failure
     from fanout.types import Array, Schema
 
@@ -164,7 +164,7 @@ class Journal(OpenedJournal):
             return SentDigests(np.zeros((0, 2), np.uint64), RowSet(), self.digest_method)
         return read_sent(self.path, self.state.resolved)
 
-    def compare(self, rows: Rows) -> Comparison:
+    def compare(self, rows: Content) -> Comparison:
         """Compare the rows that are done with those of the input as it is now. Blocks on I/O."""
         return Comparison(self.state, self.sent(), rows)
 

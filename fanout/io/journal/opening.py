@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from fanout.io.journal.comparison import Rows
+    from fanout.client.identity import Content
 
 _KEY = "output.path"
 _INPUT = "input"
@@ -51,7 +51,7 @@ class OpenedJournal:
         identity: Mapping[str, Any],
         *,
         fresh: bool = False,
-        rows: Rows | None = None,
+        rows: Content | None = None,
         carry: bool = False,
         only_failed: bool = False,
     ) -> None:
@@ -116,7 +116,7 @@ class OpenedJournal:
         return f"<Journal {self.path.name} {len(self.state.resolved):,} rows done>"
 
     def _open(
-        self, identity: Mapping[str, Any], rows: Rows | None, *, fresh: bool, carry: bool, only_failed: bool
+        self, identity: Mapping[str, Any], rows: Content | None, *, fresh: bool, carry: bool, only_failed: bool
     ) -> None:
         self.state = JournalState(identity)
         loaded = self._load(fresh=fresh)
@@ -156,7 +156,7 @@ class OpenedJournal:
         self,
         loaded: LoadedJournal,
         identity: Mapping[str, Any],
-        rows: Rows | None,
+        rows: Content | None,
         *,
         carry: bool,
         only_failed: bool,
@@ -201,7 +201,7 @@ class OpenedJournal:
         else:
             raise unfinished_run(self.path, other, comparison)
 
-    def _open_corrected(self, loaded: LoadedJournal, identity: Mapping[str, Any], rows: Rows) -> None:
+    def _open_corrected(self, loaded: LoadedJournal, identity: Mapping[str, Any], rows: Content) -> None:
         """Open the journal of a complete run for an input in which its failed rows have changed."""
         complete_run = loaded.state.complete_run or loaded.state
         sent = read_sent(self.path, complete_run.resolved)
