@@ -113,36 +113,24 @@ class Summary:
         # The JSON stays flat, so that scripts read one level: jq .ok.
         stats = asdict(self.stats)
         # These have one name in the statistics and in the JSON; the others differ, or would hold NaN.
-        counted = ("cached", "shared", "requests", "retries", "splits", "hedges", "hedges_won", "concurrency")
+        counted = (
+            "cached", "shared", "requests", "retries", "splits", "hedges", "hedges_won", "concurrency",
+            "writing_seconds", "endpoints", "usage", *COST_KEYS,
+        )  # fmt: skip
         return {
             "schema_version": SCHEMA_VERSION,
-            "answers": self.answers,
-            "rows": self.rows,
-            "ok": self.ok,
-            "failed": self.failed,
-            "pending": self.pending,
-            "earlier": self.earlier,
-            "seconds": self.seconds,
-            "reading_seconds": self.reading_seconds,
+            **_named(self, "answers", "rows", "ok", "failed", "pending", "earlier", "seconds", "reading_seconds"),
             "sending_seconds": self.stats.seconds,
-            "writing_seconds": self.stats.writing_seconds,
             "rows_per_second": self.stats.rows_per_second,
             **{name: stats[name] for name in counted},
             # NaN is no JSON, and a script would stumble over it only after a run without an answer.
             **{name: known(stats[name]) for name in ("latency_p50", "latency_p95", "latency_p99")},
-            # With one endpoint, too: a script need not know how many a job has.
-            "endpoints": stats["endpoints"],
-            "usage": stats["usage"],
             "tokens": self.stats.tokens._asdict(),
-            **{name: stats[name] for name in COST_KEYS},
             "cost_earlier": self.earlier_cost,
             **self.files._asdict(),
             "first_failures": [asdict(failure) for failure in self.first_failures],
             **stop_keys(self.stop),
-            "resumable": self.resumable,
-            "not_uploaded": self.not_uploaded,
-            "rewritten": self.rewritten,
-            "exit_code": self.exit_code,
+            **_named(self, "resumable", "not_uploaded", "rewritten", "exit_code"),
         }
 
 
@@ -202,32 +190,22 @@ class CheckReport:
 
     def as_dict(self) -> dict[str, Any]:
         preview, result = self.preview, self.probe.result
-        # A check sends one chunk, so there are few of them.
-        failures = [asdict(failure) for failure in result.failures]
         return {
             "schema_version": SCHEMA_VERSION,
-            "rows": self.rows,
-            "estimated_rows": self.estimated_rows,
+            **_named(self, "rows", "estimated_rows", "endpoint", "codec", "chunk_rows", "chunks", "output"),
             "input": [asdict(array) for array in self.input],
-            "endpoint": self.endpoint,
-            "codec": self.codec,
             "model": asdict(preview.model) if preview and preview.model else None,
-            "max_rows": preview.max_rows if preview else None,
-            "chunk_rows": self.chunk_rows,
-            "chunks": self.chunks,
+            **{name: preview and getattr(preview, name) for name in ("max_rows", "body_bytes")},
             "sends": [asdict(tensor) for tensor in preview.tensors] if preview else [],
-            "body_bytes": preview.body_bytes if preview else None,
-            "output": self.output,
             "probed": len(result.ok),
             "ok": int(result.ok.sum()),
             "failed": count_failed(result),
             "answer": [asdict(array) for array in self.probe.answer],
-            "requests": result.stats.requests,
-            "seconds": result.stats.seconds,
+            **_named(result.stats, "requests", "seconds", *COST_KEYS),
             "latency": known(result.stats.latency_p50),
             "tokens": result.stats.tokens._asdict(),
-            **{name: getattr(result.stats, name) for name in COST_KEYS},
-            "failures": failures,
+            # A check sends one chunk, so there are few of them.
+            "failures": [asdict(failure) for failure in result.failures],
             "exchange": self.probe.exchange and self.probe.exchange.as_dict(),
             **stop_keys(self.stop),
             "exit_code": self.exit_code,
@@ -264,29 +242,16 @@ class Estimate:
     def as_dict(self) -> dict[str, Any]:
         return {
             "schema_version": SCHEMA_VERSION,
-            "rows": self.survey.rows,
-            "unsendable": self.survey.unsendable,
-            "cached": self.survey.cached,
-            "shared": self.survey.shared,
-            "endpoint": self.endpoint,
-            "codec": self.codec,
-            "chunk_rows": self.survey.chunk_rows,
-            "chunks": self.survey.chunks,
-            "metadata_requests": self.survey.metadata_requests,
-            "requests": self.requests,
-            # The limits stand beside the estimate, so that a script can compare the two.
-            "max_requests": self.limits.max_requests,
+            **_named(
+                self.survey, "rows", "unsendable", "cached", "shared", "chunk_rows", "chunks", "metadata_requests"
+            ),
+            **_named(self, "requests", "endpoint", "codec", "latency", "seconds", "output", "exit_code"),
             "body_bytes": self.survey.body_bytes,
-            "concurrency": self.limits.concurrency,
-            "rates": self.limits.rates,
-            "latency": self.latency,
-            "seconds": self.seconds,
-            "cost": self.cost.cost if self.cost else None,
-            "cost_error": self.cost.error if self.cost else None,
-            "currency": self.cost.currency if self.cost else None,
-            "max_cost": self.limits.max_cost,
-            "output": self.output,
-            "exit_code": self.exit_code,
+            # The limits stand beside the estimate, so that a script can compare the two.
+            **_named(self.limits, "max_requests", "concurrency", "rates", "max_cost"),
+            "cost": self.cost and self.cost.cost,
+            "cost_error": self.cost and self.cost.error,
+            "currency": self.cost and self.cost.currency,
         }
 
 
@@ -322,6 +287,11 @@ class Status:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _named(source: object, *names: str) -> dict[str, Any]:
+    """Return attributes by their names."""
+    return {name: getattr(source, name) for name in names}
 
 
 def exit_code(failed: int, stop: RunStopped | StopCause | None) -> int:
