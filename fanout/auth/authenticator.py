@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from fanout._headers import require_headers
 from fanout._redact import secrets_of
 from fanout.auth.base import Credentials
-from fanout.callbacks import ENDS_OF_ITERATION, abnormal
-from fanout.errors import ConfigError, CredentialsError
+from fanout.callbacks import awaiting
+from fanout.errors import CallbackError, ConfigError, CredentialsError
 from fanout.stop import WaitQueue
 
 if TYPE_CHECKING:
@@ -119,26 +119,22 @@ class Authenticator:
         """Obtain credentials once. Raises `CredentialsError`, `ConfigError` and `CallbackError`."""
         try:
             async with asyncio.timeout(_TIMEOUT) as deadline:
-                credentials: Any = await self._auth.credentials()
+                # A coroutine around it: code of the user's own may also raise before there is anything to await.
+                credentials: Any = await awaiting("auth", self._obtained())
             if not isinstance(credentials, Credentials):
                 kind = type(credentials).__name__
                 raise ConfigError(f"credentials() of auth must return a fanout.Credentials, not {kind}", key="auth")
             return credentials
-        except (ConfigError, CredentialsError):
+        except (CallbackError, ConfigError, CredentialsError):
             raise
-        except ENDS_OF_ITERATION as error:
-            raise abnormal("auth", error) from error
         except Exception as error:
             reason = f"no credentials could be obtained ({type(error).__name__}: {error})"
             if deadline.expired():
                 reason = f"no credentials were obtained within {_TIMEOUT:g} s"
             raise CredentialsError(reason) from error
-        except asyncio.CancelledError as error:
-            if self._task is not None and self._task.cancelling():
-                raise
-            raise abnormal("auth", error) from error
-        except BaseException as error:
-            raise abnormal("auth", error) from error
+
+    async def _obtained(self) -> Credentials:
+        return await self._auth.credentials()
 
     def _set(self, credentials: Credentials, began: float) -> None:
         require_headers(credentials.headers, "auth")
