@@ -28,7 +28,6 @@ from fanout.types import Action, Response, StopKind, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
 _STATUS: dict[int, Action] = {
     400: Action.SPLIT,  # Triton means "too large", all others mean "a bad row"
@@ -64,14 +63,12 @@ def classify_response(
     response: Response,
     *,
     meaning: int | None = None,
-    now: datetime | None = None,
     quotes: Callable[[str], bool] = lambda _: False,
 ) -> Verdict:
     """Classify an answer whose status is not 200 to 299.
 
     Args:
         meaning: the status that its API means, if that is another.
-        now: the time, for dates where the answer has none.
         quotes: true for words that the request holds, so that the answer may quote a row.
     """
     status = meaning or response.status
@@ -92,7 +89,7 @@ def classify_response(
     elif should_retry == "false" and action is Action.RETRY:
         action = Action.FAIL
     words = text if status in _WAITS_IN_WORDS else ""
-    wait = pushback(response.headers, body, message=words, now=now, refused=status == 429)
+    wait = pushback(response.headers, body, message=words, refused=status == 429)
     if status == 413 and wait is not None:  # the condition is temporary (RFC 9110, 15.5.14)
         action = Action.RETRY
     return Verdict(

@@ -19,7 +19,6 @@ from fanout.classify.times import EPOCH, number, wait_for, wait_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from datetime import datetime
 
     Reader: TypeAlias = Callable[[Mapping[str, str]], Iterator["Quota"]]
 
@@ -134,7 +133,6 @@ def pushback(
     body: Mapping[str, Any] | None = None,
     *,
     message: str = "",
-    now: datetime | None = None,
     refused: bool = True,
 ) -> float | None:
     """Seconds for which the server wants no request; None if it states none.
@@ -147,12 +145,11 @@ def pushback(
         headers: header fields of the answer; look-up should ignore case.
         body: the error in the answer, see `fanout.classify.error_bodies.error_body`.
         message: its words, if they may state a wait.
-        now: the time, for times of day in an answer without ``Date``.
         refused: the answer refuses the request for its rate. Any other answer may have a quota left, whose reset is no
             reason to wait.
     """
     fields = headers if hasattr(headers, "getall") else CIMultiDict(headers)
-    waits = _stated_waits(fields, body or {}, message, now, refused=refused)
+    waits = _stated_waits(fields, body or {}, message, refused=refused)
     at_once = None
     for wait in waits:
         if wait:
@@ -179,31 +176,31 @@ def structured(headers: Mapping[str, str]) -> Iterator[Quota]:
 
 
 def _stated_waits(
-    headers: Mapping[str, str], body: Mapping[str, Any], message: str, now: datetime | None, *, refused: bool
+    headers: Mapping[str, str], body: Mapping[str, Any], message: str, *, refused: bool
 ) -> Iterator[float | None]:
     # Most answers have no such field: one comparison is cheaper than a look-up for each dialect.
     in_fields = not _FIELDS.isdisjoint(map(str.lower, headers))
     if in_fields:
-        yield _first_wait(headers, now)
+        yield _first_wait(headers)
     if body:
-        yield _in_body(body, headers.get("date"), now)
+        yield _in_body(body, headers.get("date"))
     if message:
-        yield wait_in_words(message, headers.get("date"), now)
+        yield wait_in_words(message, headers.get("date"))
     if in_fields:
-        yield _reset(headers, now, refused=refused)
+        yield _reset(headers, refused=refused)
     for inner in _objects(body):  # OpenRouter repeats its provider's header fields in the metadata
         if isinstance(quoted := inner.get("headers"), dict):
             fields = CIMultiDict((name, value) for name, value in islice(quoted.items(), 100) if isinstance(value, str))
             fields.setdefault("Date", headers.get("Date", ""))
-            yield _first_wait(fields, now)
-            yield _reset(fields, now, refused=refused)
+            yield _first_wait(fields)
+            yield _reset(fields, refused=refused)
 
 
-def _first_wait(headers: Mapping[str, str], now: datetime | None) -> float | None:
+def _first_wait(headers: Mapping[str, str]) -> float | None:
     date, at_once = headers.get("date"), None
     for wait in WAITS:
         if wait.field in headers:
-            seconds = [_seconds(value, wait, date, now) for value in _values(headers, wait.field)]
+            seconds = [_seconds(value, wait, date) for value in _values(headers, wait.field)]
             longest = max((each for each in seconds if each is not None), default=None)
             if longest:
                 return longest
@@ -219,19 +216,19 @@ def _values(headers: Mapping[str, str], field: str) -> Iterator[str]:
             yield from islice(_COMMA.split(value), _MOST)
 
 
-def _seconds(value: object, wait: Wait, date: str | None, now: datetime | None) -> float | None:
+def _seconds(value: object, wait: Wait, date: str | None) -> float | None:
     if isinstance(value, bool):
         return None
     bare = number(value) if isinstance(value, int | float | str) else None
     if bare is not None and wait.unit != 1.0 and bare * wait.unit < EPOCH:
         return bare * wait.unit
-    return wait_for(value, date, now)
+    return wait_for(value, date)
 
 
-def _in_body(body: Mapping[str, Any], date: str | None, now: datetime | None) -> float | None:
+def _in_body(body: Mapping[str, Any], date: str | None) -> float | None:
     for inner in _objects(body):
         for wait in BODY_WAITS:
-            if wait.field in inner and (seconds := _seconds(inner[wait.field], wait, date, now)) is not None:
+            if wait.field in inner and (seconds := _seconds(inner[wait.field], wait, date)) is not None:
                 return seconds
     return None
 
@@ -248,7 +245,7 @@ def _objects(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from _objects(behind)
 
 
-def _reset(headers: Mapping[str, str], now: datetime | None, *, refused: bool) -> float | None:
+def _reset(headers: Mapping[str, str], *, refused: bool) -> float | None:
     """Seconds until the reset of an exhausted quota; for a refusal without one, until the soonest reset.
 
     The soonest reset is that of one family of fields, the first of the table that the answer has.
@@ -257,7 +254,7 @@ def _reset(headers: Mapping[str, str], now: datetime | None, *, refused: bool) -
     other: dict[str, float] = {}
     date = headers.get("date")
     for remaining, reset, _, family in DIALECTS:
-        seconds = wait_for(headers[reset], date, now) if reset in headers else None
+        seconds = wait_for(headers[reset], date) if reset in headers else None
         if seconds is None or not 0 < seconds < EPOCH:  # some servers send 0 or -1, which mean nothing
             continue
         if number(headers.get(remaining)) == 0:

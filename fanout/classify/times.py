@@ -95,7 +95,7 @@ def spelled(text: str) -> float | None:
     return number(sum(count * (_UNITS.get(unit) or _SPELLED_UNITS[unit.removesuffix("s")]) for count, unit in parts))
 
 
-def wait_for(value: object, server_date: str | None = None, now: datetime | None = None) -> float | None:
+def wait_for(value: object, server_date: str | None = None) -> float | None:
     """Seconds until the time that ``value`` states in any form; None if it is past, or no time.
 
     One vendor writes seconds where another writes a time of day, so that the value alone decides its form. A time of
@@ -105,53 +105,57 @@ def wait_for(value: object, server_date: str | None = None, now: datetime | None
         value = value.strip(" \t\"'")
     seconds = duration(value)
     if seconds is not None:
-        return seconds if seconds < EPOCH else _since_unix_epoch(seconds, server_date, now)
+        return seconds if seconds < EPOCH else _since_unix_epoch(seconds, server_date)
     if not isinstance(value, str) or len(value) > _LONGEST or not (text := value.strip()) or text.startswith("-"):
         return None
     if (seconds := spelled(text)) is not None:
         return seconds
     if _ISO.match(text):
-        return _after(_iso(text), server_date, now)
-    return seconds_until(_OFFSET_AFTER_GMT.sub(r"\1", text), server_date, now)
+        return _after(_iso(text), server_date)
+    return seconds_until(_OFFSET_AFTER_GMT.sub(r"\1", text), server_date)
 
 
-def seconds_until(date: str, server_date: str | None, now: datetime | None) -> float | None:
+def seconds_until(date: str, server_date: str | None) -> float | None:
     """Seconds until ``date``, by the server's clock if the answer has its date: ours may be wrong by any amount."""
     try:
         then = _date(date)
     except (ValueError, OverflowError):
         return None
-    return _after(then, server_date, now)
+    return _after(then, server_date)
 
 
-def wait_in_words(message: str, server_date: str | None = None, now: datetime | None = None) -> float | None:
+def wait_in_words(message: str, server_date: str | None = None) -> float | None:
     """Seconds that a message such as "Please try again in 6m0s" asks to wait, at most; None if it asks for none."""
     text = message[:_LONGEST_MESSAGE]
     if _DIGIT.search(text) is None:
         return None
     waits = [spelled(match.rstrip(" ,").lower().removesuffix(" and")) for match in _LED_DURATION.findall(text)]
-    waits += [wait_for(match, server_date, now) for match in _LED_TIME.findall(text)]
+    waits += [wait_for(match, server_date) for match in _LED_TIME.findall(text)]
     waits += [number(match) for match in _BARE.findall(text)]
     return max((wait for wait in waits if wait is not None), default=None)
 
 
-def _after(then: datetime | None, server_date: str | None, now: datetime | None) -> float | None:
-    seconds = -1.0 if then is None else (then - _start(server_date, now)).total_seconds()
+def _after(then: datetime | None, server_date: str | None) -> float | None:
+    seconds = -1.0 if then is None else (then - _start(server_date)).total_seconds()
     return seconds if seconds >= 0 else None
 
 
-def _start(server_date: str | None, now: datetime | None) -> datetime:
+def _start(server_date: str | None) -> datetime:
     """Now, by the server's clock if the answer has its date."""
     try:
         return _date(server_date or "")
     except (ValueError, OverflowError):
-        return now or datetime.now(UTC)
+        return _now()
 
 
-def _since_unix_epoch(time: float, server_date: str | None, now: datetime | None) -> float | None:
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _since_unix_epoch(time: float, server_date: str | None) -> float | None:
     """Seconds until a Unix time. A time of years ago is a wait in seconds instead, which must not become "at once"."""
     then = time if time < _SECONDS else time / 1e3 if time < _MILLISECONDS else time / 1e6
-    seconds = then - _start(server_date, now).timestamp()
+    seconds = then - _start(server_date).timestamp()
     if seconds < -_YEAR:
         return time
     return seconds if seconds >= 0 else None
