@@ -100,10 +100,10 @@ def rows_at(
     raise invalid(response, error) if isinstance(error, Unfit) else error
 
 
-def lists_named(body: bytes, field: str, at: int = 0) -> Iterator[int]:
-    """The places from ``at`` on where a list seems to begin in a field of that name."""
+def lists_named(body: bytes, field: str) -> Iterator[int]:
+    """The places where a list seems to begin in a field of that name."""
     name = orjson.dumps(field)
-    at = _find(body, name, at)
+    at = _find(body, name, 0)
     while at >= 0:
         found = _LIST.match(body, at + len(name))
         if found is not None and body[at - 1 : at] != b"\\":  # a quote within a text has a backslash before it

@@ -7,7 +7,7 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from fanout.codecs._options import DTypeOption, ShapeOption, StatusRule, sampled_by, spec_for, spec_from_options
+from fanout.codecs._options import DTypeOption, ShapeOption, StatusRule, sampled_by, spec_from_options
 from fanout.codecs._paths import UsagePaths
 from fanout.codecs._rules import StatusRules
 from fanout.errors import ConfigError
@@ -16,8 +16,6 @@ from fanout.shipping import shippable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
-
-    import numpy as np
 
     from fanout.codecs._polling import Polling
     from fanout.codecs._typed import TypedAnswers
@@ -197,10 +195,6 @@ class Codec(ABC):
         """
         # An API may have a default temperature of its own, so that a chat without one counts as sampled.
         return sampled_by(self.options)
-
-    def _dtype_of(self, output: str) -> np.dtype[Any] | None:
-        """The dtype option for an output."""
-        return spec_for(self._spec, output).dtype
 
     def metadata_requests(self, url: str, responses: Sequence[Response] = ()) -> Sequence[str]:
         """URLs (of the same origin) to GET before the first request to ``url``, to learn about the model.

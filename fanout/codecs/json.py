@@ -238,7 +238,7 @@ class Json(Codec):
 
     def _numbers_in(self, field: str | None) -> NumbersReader | None:
         """A reader of the rows in a field, or in a document that is a list; None for a dtype that it does not read."""
-        dtype = self._dtype_of("") or np.dtype(np.float64)
+        dtype = _options.spec_for(self._spec, "").dtype or np.dtype(np.float64)
         return NumbersReader(field, dtype) if dtype.kind == "f" else None
 
 

@@ -77,9 +77,10 @@ class OpenAIEmbeddings(Codec):
         status_rules: Sequence[StatusRule] | None = None,
     ) -> None:
         super().__init__(dtype=dtype, shape=shape, nonfinite=nonfinite, usage=usage, status_rules=status_rules)
-        self._dtype = self._dtype_of("") or np.dtype(np.float16 if embed_dtype == "float16" else np.float32)
+        given = spec_for(self._spec, "")
+        self._dtype = given.dtype or np.dtype(np.float16 if embed_dtype == "float16" else np.float32)
         _check(dimensions, encoding_format, embed_dtype, self._dtype)
-        shape = spec_for(self._spec, "").shape or (None if dimensions is None else (dimensions,))
+        shape = given.shape or (None if dimensions is None else (dimensions,))
         # The embeddings are the only output, so that every name means them.
         self._spec = {ANY_OUTPUT: TensorSpec(dtype=self._dtype, shape=shape)}
         self.model = _options.text_or_none("model", model)
