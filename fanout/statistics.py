@@ -79,12 +79,8 @@ class Latencies:
         """Return the values that were counted after ``earlier``, a copy of this histogram, was made."""
         return Latencies(self.counts - earlier.counts)
 
-    def quantile(self, q: float) -> float:
-        """The middle of the bucket that holds the ``q`` quantile, in seconds; NaN when nothing was counted."""
-        return self.quantiles(q)[0]
-
     def quantiles(self, *qs: float) -> tuple[float, ...]:
-        """Return several quantiles at the cost of one."""
+        """Return the middles of the buckets that hold these quantiles, in seconds; NaN when nothing was counted."""
         seen = self.counts.cumsum()
         if not seen[-1]:
             return (nan,) * len(qs)

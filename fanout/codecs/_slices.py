@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
@@ -55,12 +55,6 @@ _PIECE = 2**20
 
 class Uncut(Exception):  # noqa: N818 - the answer has no fault
     """The document cannot be cut into slices of rows."""
-
-
-class _List(NamedTuple):
-    rows: Array | Values
-    end: int
-    """The place behind the closing bracket."""
 
 
 def rows_at(
@@ -160,8 +154,11 @@ class Reader:
         self._keep = keep
         self._quick = quick
 
-    def read(self, start: int, depth: int = 1) -> _List:
-        """Convert the list that begins at ``start``. Raises `Uncut`, `Unfit` and `InvalidResponse`."""
+    def read(self, start: int, depth: int = 1) -> tuple[Array | Values, int]:
+        """The rows of the list that begins at ``start``, and the place behind it.
+
+        Raises `Uncut`, `Unfit` and `InvalidResponse`.
+        """
         if depth > _MOST_AXES:
             raise Unfit(f"is nested more than {_MOST_AXES} deep", row=0)
         parts, at, ended = _Parts(), space_end(self._body, start + 1), False
@@ -179,7 +176,7 @@ class Reader:
                     error.row = error.row + parts.rows if depth == 1 else 0
                 raise
             at = at if ended else space_end(self._body, at + 1)
-        return _List(parts.joined(), at + 1)
+        return parts.joined(), at + 1
 
     def _long_row(self, at: int, depth: int) -> tuple[Array | Values, int, bool]:
         """One row that is a long list, the place of its end, and whether the list of rows ends there."""
