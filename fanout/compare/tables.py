@@ -10,7 +10,7 @@ import orjson
 
 from fanout.errors import ConfigError, InputError
 from fanout.frames import ERROR, VALUE
-from fanout.io.kept import as_text
+from fanout.io.arrow import as_text
 from fanout.io.readers.opening import open_columns, open_source
 from fanout.paths import report_paths
 from fanout.rows import count_rows
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from fanout.io.kept import Piece
+    from fanout.io.arrow import Piece
     from fanout.types import Array
 
 Column: TypeAlias = "Array | list[Any]"

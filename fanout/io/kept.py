@@ -5,29 +5,22 @@ They are read anew when the output is put together, so that they pass neither th
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
-
-import numpy as np
 
 from fanout.errors import InputError
 from fanout.io import fingerprint
-from fanout.io.arrow import import_pyarrow
+from fanout.io.arrow import common_type, import_pyarrow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from fanout.io.arrow import Arrow
+    from fanout.io.arrow import Arrow, Piece
     from fanout.io.remote.file import InputPath
 
 KEEP = "output.keep"
 """Key of the job file for the columns that an output keeps."""
 
-Piece: TypeAlias = Any
-"""Consecutive values of one column: a list, a numpy array, or an Arrow array."""
-
-Pieces: TypeAlias = Mapping[str, Piece]
+Pieces: TypeAlias = "Mapping[str, Piece]"
 
 
 class Parser(NamedTuple):
@@ -104,12 +97,12 @@ class KeptColumns:
         for pieces in self._pieces(None):
             # Arrow has no type for a column of numbers and texts, so that every row has to be looked at.
             for name, kind in types.items():
-                types[name] = _common_type(kind, pieces[name])
+                types[name] = common_type(kind, pieces[name])
                 if kind not in (pa.null(), types[name]):
                     widened.add(name)
         # Floats in later rows do not hold all integers of earlier ones.
         for pieces in self._pieces(None) if widened else ():
-            types |= {name: _common_type(types[name], pieces[name]) for name in widened}
+            types |= {name: common_type(types[name], pieces[name]) for name in widened}
         # Columns without any value are texts: few readers know a column of nulls.
         return {name: pa.string() if kind == pa.null() else kind for name, kind in types.items()}
 
@@ -176,54 +169,3 @@ class KeptReader:
         """Read to the end, so that a change of a file is noticed."""
         for _ in self._pieces:
             pass
-
-
-def python_values(pieces: Sequence[Piece]) -> list[Any]:
-    """Return the values of a column's pieces as Python objects."""
-    return [value for piece in pieces for value in _as_list(piece)]
-
-
-def arrow_column(pieces: Sequence[Piece], kind: Arrow) -> Arrow:
-    """Return the pieces of a column as an Arrow chunked array of the type ``kind``."""
-    pa = import_pyarrow()
-    arrays = [piece if isinstance(piece, pa.Array) else _arrow_array(piece, kind) for piece in pieces]
-    return pa.chunked_array(arrays, kind)
-
-
-def _as_list(piece: Piece) -> list[Any]:
-    if isinstance(piece, list):
-        return piece
-    values: list[Any] = piece.tolist() if isinstance(piece, np.ndarray) else piece.to_pylist()
-    return values
-
-
-def as_text(value: Any) -> str | None:
-    """Return a value as text: JSON for a value of another type; None for a missing value."""
-    if isinstance(value, str | None):
-        return value
-    # orjson refuses integers of more than 64 bits.
-    return json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":"))
-
-
-def _arrow_array(piece: Piece, kind: Arrow) -> Arrow:
-    pa = import_pyarrow()
-    values = _as_list(piece)
-    if kind == pa.string():
-        return pa.array([as_text(value) for value in values], kind)
-    return pa.array(values, kind)
-
-
-def _common_type(kind: Arrow, piece: Piece) -> Arrow:
-    """Return the type that holds the values so far, of type ``kind``, and those of ``piece``; texts if none does."""
-    pa = import_pyarrow()
-    if kind == pa.string():
-        return kind
-    try:
-        new = pa.array(_as_list(piece)).type
-        fields = [pa.schema([pa.field("", one)]) for one in (kind, new)]
-        common = pa.unify_schemas(fields, promote_options="permissive").field(0).type
-        # An integer that a float cannot hold exactly is an error here.
-        pa.array(_as_list(piece), common)
-    except (pa.ArrowException, TypeError, OverflowError):
-        return pa.string()
-    return common

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fanout.errors import ConfigError, InputError
 from fanout.files import PRIVATE, whole_file
 from fanout.frames import free_name
-from fanout.io.arrow import import_pyarrow, missing_pyarrow
-from fanout.io.kept import arrow_column, python_values
+from fanout.io.arrow import arrow_column, import_pyarrow, missing_pyarrow, python_values
 from fanout.io.readers.opening import open_columns
 from fanout.io.writers.text import csv_cell, value_cell
 from fanout.job.journal import read_journal
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.files import PartialFile
-    from fanout.io.arrow import Arrow
+    from fanout.io.arrow import Arrow, Piece
     from fanout.io.journal.state import JournalState
-    from fanout.io.kept import KeptColumns, KeptReader, Piece
+    from fanout.io.kept import KeptColumns, KeptReader
     from fanout.job.model import Job, JobFile
     from fanout.results import Failure
 

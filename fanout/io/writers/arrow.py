@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fanout.errors import ConfigError
-from fanout.io.arrow import import_pyarrow, missing_pyarrow
-from fanout.io.kept import KEEP, arrow_column, as_text
+from fanout.io.arrow import arrow_column, as_text, import_pyarrow, missing_pyarrow
+from fanout.io.kept import KEEP
 from fanout.io.writers.base import cannot_hold
 from fanout.io.writers.columns import INT_IDS, LARGE_IDS, LENGTH, NEGATIVE_IDS, TEXT_IDS, is_text
 from fanout.io.writers.spool import Group, SpoolSink

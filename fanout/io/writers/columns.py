@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from fanout.frames import ERROR, VALUE, answer_columns, free_name
-from fanout.io.kept import as_text
+from fanout.io.arrow import as_text
 from fanout.options import did_you_mean
 
 if TYPE_CHECKING:
