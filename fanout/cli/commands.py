@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -72,19 +73,13 @@ def cli() -> None:
 def run(
     job: str,
     settings: tuple[str, ...],
-    rows: slice | None,
-    fresh: bool,
-    only_failed: bool,
-    carry: bool,
-    record: Path | None,
-    replay: Path | None,
-    mock: bool,
     real_time: bool,
     on: str | None,
     workers: int | None,
     metrics_port: int | None,
     as_json: bool,
     quiet: bool,
+    **options: Any,
 ) -> None:
     """Run a job: send all rows of its input and write the answers.
 
@@ -126,24 +121,25 @@ def run(
     # Imported here: aiohttp and numpy would delay --help by half a second.
     from fanout.cli.running import run_command
 
+    # The names of the other options are those of `run_job`, so that each of them is listed once.
+    given = {name for name, value in options.items() if value not in (None, False)}
     # These combinations contradict each other; a silent choice would cost money or answers.
-    if fresh and only_failed:
+    if given >= {"fresh", "only_failed"}:
         raise click.UsageError("--fresh sends all rows, --only-failed those that failed: give one of them")
-    if carry and (fresh or only_failed):
+    if "carry" in given and given & {"fresh", "only_failed"}:
         raise click.UsageError("--carry keeps what an earlier run has: give it without --fresh and --only-failed")
-    if sum((record is not None, replay is not None, mock)) > 1:
+    if len(given & {"record", "replay", "mock"}) > 1:
         raise click.UsageError("a run is either recorded, or replayed, or a rehearsal: give one of these options")
-    if real_time and replay is None and not mock:
+    if real_time and not given & {"replay", "mock"}:
         raise click.UsageError("--real-time is for --replay and --mock: other runs know no other time")
     if workers is not None and on is None:
         raise click.UsageError("--workers is for --on: without it, one process runs the job")
-    if on is not None and (record is not None or replay is not None or real_time or metrics_port is not None):
+    if on is not None and (given & {"record", "replay"} or real_time or metrics_port is not None):
         raise click.UsageError("--record, --replay, --real-time and --metrics-port are for one process: leave --on out")
     if metrics_port is not None:
         # The option is a key of the job, so that it is checked and reported as any other.
         settings = (*settings, f"telemetry.metrics_port={metrics_port}")
-    options = {"rows": rows or slice(None), "fresh": fresh, "only_failed": only_failed, "carry": carry}
-    options |= {"record": record, "replay": replay, "mock": mock}
+    options["rows"] = options["rows"] or slice(None)
     exit_code = run_command(
         job, settings, options, on=on, workers=workers, real_time=real_time, as_json=as_json, quiet=quiet
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -112,16 +113,7 @@ def show(recording: Path, row: int, as_json: bool) -> None:
     "--show", metavar="N", default=10, show_default=True, type=click.IntRange(0), help="Number of differing rows shown."
 )
 @AS_JSON
-def compare(
-    a: Path,
-    b: Path,
-    rtol: float,
-    atol: float,
-    columns: str | None,
-    id: str | None,  # noqa: A002 - the name of the option
-    show: int,
-    as_json: bool,
-) -> None:
+def compare(a: Path, b: Path, columns: str | None, as_json: bool, **options: Any) -> None:
     """Compare two outputs, of one model before and after a change, or of two servers.
 
     Both may be .npy, .npz, .jsonl, .csv, .parquet or .arrow files. Rows are matched by their ids if both have a column
@@ -145,8 +137,7 @@ def compare(
     from fanout.cli.results import compare_command
 
     # A comma at the end, which a shell script may leave there, names no column.
-    named = None if columns is None else [name for name in columns.split(",") if name]
-    options = {"rtol": rtol, "atol": atol, "columns": named, "id": id, "show": show}
+    options["columns"] = None if columns is None else [name for name in columns.split(",") if name]
     leave(compare_command(a, b, options, as_json=as_json))
 
 
