@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from fanout._headers import (
     has_literal,
@@ -21,15 +21,13 @@ from fanout._headers import (
 from fanout._url import UNIX, redact_url, require_url, require_web_url
 from fanout.errors import ConfigError
 from fanout.options import checks_options
-from fanout.settings import JOB_FILE, require, require_count, require_positive
+from fanout.settings import require, require_count, require_positive
 
 
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
     """One endpoint, or several that serve the same model. The repr omits header values, which may hold credentials."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     url: str = ""
     """URL of the model: http(s)://..., unix:///PATH for a Unix socket (unix:///PATH:/v1/... with the path of the
@@ -157,8 +155,6 @@ class Storage:
 
     Options are those of obstore. Neither the repr nor a pickle has any of them, since they may be credentials.
     """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     s3: Mapping[str, str | int | bool] = field(default_factory=dict, repr=False)
     """Options for s3:// URLs, such as region, endpoint, access_key_id, secret_access_key, session_token,

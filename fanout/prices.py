@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from fanout.errors import ConfigError
 from fanout.options import checks_options
-from fanout.settings import JOB_FILE, require
+from fanout.settings import require
 
 if TYPE_CHECKING:
     from fanout.usage import TokenCounts
@@ -21,8 +21,6 @@ _LONGEST_CURRENCY = 16
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prices:
     """Your own prices of the API, for the cost of a run and for limits.max_cost. None are built in: they change."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     input_per_million: float | None = None
     """Price of a million input tokens."""

@@ -11,7 +11,7 @@ from functools import partial
 from math import isfinite
 from numbers import Integral
 from os import fspath
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from fanout._headers import has_literal, require_no_literals
 from fanout.errors import ConfigError
@@ -35,16 +35,11 @@ _RATES = tuple(f"{unit}_per_{period}" for unit in ("requests", "rows", "tokens")
 # Beyond it, a client in one process is the bottleneck itself.
 _LARGEST_AUTO = 256
 
-# Pydantic reads this when the job file embeds these classes. Pydantic itself is not imported here.
-JOB_FILE = {"extra": "forbid", "use_attribute_docstrings": True}
-
 
 @checks_options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chunks:
     """Division of the input into requests. The first bound that is reached closes a chunk."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     rows: int = 64
     """Maximum rows in one request."""
@@ -66,8 +61,6 @@ class Chunks:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """Limits on the load that a client puts on its endpoint. If several limits are set, all of them hold."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     concurrency: int | Literal["auto"] = 16
     """Maximum requests in flight; "auto" adapts the limit to the endpoint's throughput and latency, up to 256."""
@@ -180,8 +173,6 @@ class Limits:
 class RetryPolicy:
     """Retries of failed attempts: their number, their backoff, and the conditions that end them."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
-
     max_attempts: int = 5
     """Maximum attempts for a chunk before its rows fail; 1 disables retries."""
 
@@ -228,8 +219,6 @@ class Hedge:
     Use it only if the same rows may be computed, and billed, twice.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
-
     share: float = 0.0
     """Maximum share of second requests; 0 disables them, 0.05 allows one for every twenty requests."""
 
@@ -247,8 +236,6 @@ class Hedge:
 class Dedupe:
     """One request for rows whose requests are equal in every byte. Usage counts requests; all else counts rows."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
-
     enabled: bool = False
     """Send equal rows once. An answer that the model draws at random (a temperature above 0) is then the same for all
     of them."""
@@ -258,8 +245,6 @@ class Dedupe:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cache:
     """A file of answers that later runs take instead of sending the same row again to the same endpoint and codec."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     path: str | None = None
     """An SQLite file, made with mode 0600; several processes may share it, on a local disk. No cache if not given."""
@@ -287,8 +272,6 @@ class Cache:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeouts:
     """Deadlines in seconds. Time spent waiting for concurrency, rates or a server's pushback counts for no attempt."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     connect: float = 10.0
     """Deadline for opening a connection, including name look-up and TLS."""

@@ -9,14 +9,13 @@ import asyncio
 from abc import ABC, abstractmethod
 from base64 import b64encode
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from fanout._headers import require_header_name, require_headers, require_no_literals
 from fanout._redact import secrets_of
 from fanout._variables import has_reference
 from fanout.errors import ConfigError
 from fanout.options import checks_options
-from fanout.settings import JOB_FILE
 from fanout.threads import DaemonThread
 
 if TYPE_CHECKING:
@@ -64,8 +63,6 @@ class Auth(ABC):
 
     Credentials never become part of the journal, of recordings, of messages or of the identity of a run.
     """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = JOB_FILE
 
     @abstractmethod
     async def credentials(self) -> Credentials:

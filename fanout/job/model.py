@@ -10,18 +10,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, with_config
 
 from fanout._redact import Redactor
 from fanout.addresses import Endpoint, Storage
+from fanout.auth import Auth
 from fanout.errors import ConfigError
 from fanout.io.remote.file import shown_path, staged_path, url_of
 from fanout.prices import Prices
 from fanout.settings import Cache, Chunks, Dedupe, Hedge, Limits, RetryPolicy, Timeouts
 
 if TYPE_CHECKING:
-    from fanout.auth import Auth
     from fanout.codecs.base import Codec
+
+# The settings know nothing of pydantic, so that the library does not import it.
+for _settings in (Auth, Cache, Chunks, Dedupe, Endpoint, Hedge, Limits, Prices, RetryPolicy, Storage, Timeouts):
+    with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))(_settings)
 
 
 # Pydantic checks every key and reports all problems of a file at once, and its models give the JSON Schema.
