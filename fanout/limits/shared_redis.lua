@@ -58,8 +58,8 @@ for field, text in pairs(state) do
       if record.expires > now then before = record end
     elseif record.expires > now then
       clients[field] = record
-    elseif counts then -- what it has sent and spent counts for ever
-      record.held, record.unsent, record.waits = 0, 0, 0
+    elseif counts then -- what it has sent and spent counts for ever, and what it was granted may have been sent
+      record.held, record.sent, record.unsent, record.waits = 0, record.sent + record.unsent, 0, 0
       clients[field] = record
       redis.call('HSET', key, field, encoded(record))
     else

@@ -80,8 +80,10 @@ class SharedState:
                 continue
             if not self.bounds.counts:
                 del self.clients[name]
-            else:  # what it has sent and spent counts for ever
-                record.report, record.waits = record.report._replace(held=0, unsent=0), False
+            else:  # what it has sent and spent counts for ever, and what it was granted may have been sent
+                report = record.report
+                record.report = report._replace(held=0, unsent=0, sent=report.sent + report.unsent)
+                record.waits = False
 
     def _decide(self, own: ClientRecord, want: Want, now: float) -> Answer:
         if (cooldown := self._cooldowns.get(want.endpoint, 0.0) - now) > 0:

@@ -121,3 +121,7 @@ async def test_a_cluster_that_does_not_answer_is_an_error(name, monkeypatch) -> 
     engine = open_engine(f"{name}://127.0.0.1:9")
     with pytest.raises(fanout.ConfigError, match=r"no (Ray cluster|Dask scheduler) at 127\.0\.0\.1:9"):
         await engine.open()
+    # The process may start a cluster of its own afterwards.
+    engine = open_engine(name, 1)
+    await engine.open()
+    await engine.close()

@@ -158,6 +158,15 @@ def test_a_client_that_dies_counts_with_what_it_has_sent_and_may_have_spent():
     assert decided(state.reserve(call("a", sent=1), later)) == [Decided.MAX_REQUESTS]
 
 
+def test_a_request_that_a_client_was_granted_before_it_died_counts_as_sent():
+    state = SharedState(Bounds(max_requests=3))
+    assert decided(state.reserve(call("dead", wants=2), 0.0)) == [Decided.GRANTED] * 2
+    assert decided(state.reserve(call("a", wants=2), LIFETIME + 1)) == [Decided.GRANTED, Decided.LATER]
+    assert decided(state.reserve(call("a", sent=1), LIFETIME + 2)) == [Decided.MAX_REQUESTS]
+    # It was not dead, and knows what it has sent.
+    assert decided(state.reserve(call("dead", sent=1), LIFETIME + 3)) == [Decided.GRANTED]
+
+
 @pytest.mark.parametrize("bound", ["concurrency", "max_requests", "max_cost", "max_tokens"])
 def test_each_bound_alone_makes_requests_ask_for_a_start_and_cooldowns_do_not(bound):
     assert Bounds(**{bound: 1}).has_limits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,9 @@ class RayEngine(Engine):
             ray.init(**options)
         # Ray raises many kinds of errors for a cluster that does not answer.
         except Exception as error:  # noqa: BLE001
+            # A client that has failed to connect would keep this process from any other cluster.
+            with suppress(Exception):
+                ray.shutdown()
             raise ConfigError(f"no Ray cluster at {self._address or 'this machine'}: {error}") from None
         if self._wanted is None:
             self.workers = int(ray.cluster_resources().get("CPU", 0)) or local_processors()
