@@ -9,13 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fanout.serving.exchange import ServerRequest
+from fanout.serving.exchange import ServerRequest, cannot_listen
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator
 
 # Most bytes of a request's header; also the most that is buffered of a body before it is read.
-LONGEST_HEAD = 2**20
+_LONGEST_HEAD = 2**20
 
 _PIECE = 2**16
 
@@ -38,6 +39,16 @@ class Connection:
         self._reader = reader
         self._writer = writer
         self._traffic = traffic
+
+    @classmethod
+    async def accepted(cls, peer: socket.socket, tls: ssl.SSLContext | None, traffic: Traffic) -> Connection:
+        """The connection of a socket that was accepted. Raises `OSError` if the client and ``tls`` do not agree."""
+        peer.setblocking(False)
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(_LONGEST_HEAD, loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, peer, ssl=tls)
+        return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop), traffic)
 
     async def head(self) -> ServerRequest | None:
         """The next request without its body, once its header is there; None at the end of the connection."""
@@ -121,3 +132,20 @@ class Connection:
             await self._reader.readexactly(2)
         while await self._reader.readuntil(b"\r\n") != b"\r\n":
             pass
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, not listening. Others may be bound to it as well, as long as one listens."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        try:
+            # The listener binds the address a second time, while the holder keeps it.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except BaseException:
+            bound.close()
+            raise
+    except (OSError, OverflowError) as error:  # OverflowError: a port above 65535
+        raise cannot_listen(host, port, error) from error
+    return bound

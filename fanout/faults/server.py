@@ -6,20 +6,20 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from fanout.errors import ConfigError
-from fanout.faults.connection import LONGEST_HEAD, Connection, Traffic
+from fanout.faults.connection import Connection, Traffic, bound
 from fanout.faults.endpoint import FakeEndpoint
 from fanout.faults.names import Fault
 from fanout.options import checks_options
-from fanout.serving.exchange import ServerRequest, ServerResponse, cannot_listen
+from fanout.serving.exchange import ServerRequest, ServerResponse
 from fanout.serving.models import Model, load_model
 
 if TYPE_CHECKING:
+    import socket
     import ssl
     from collections.abc import Callable, Coroutine, Mapping
     from concurrent.futures import Executor
@@ -124,7 +124,7 @@ class FaultServer(FakeEndpoint):
             connection.reset()
 
     async def __aenter__(self) -> Self:
-        self._holder = _bound(*self._address)
+        self._holder = bound(*self._address)
         try:
             self._listen()
         except BaseException:
@@ -152,7 +152,7 @@ class FaultServer(FakeEndpoint):
 
     def _listen(self) -> None:
         # The holder keeps the port while no socket listens, so that the system gives it to no other process.
-        listener = _bound(*self._holder.getsockname()[:2])
+        listener = bound(*self._holder.getsockname()[:2])
         try:
             listener.setblocking(False)
             listener.listen(_BACKLOG)
@@ -184,15 +184,11 @@ class FaultServer(FakeEndpoint):
         task.add_done_callback(lambda _: peer.close())  # a task that is cancelled before it starts closes nothing
 
     async def _meet(self, peer: socket.socket) -> None:
-        peer.setblocking(False)
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(LONGEST_HEAD, loop)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         try:
-            transport, _ = await loop.connect_accepted_socket(lambda: protocol, peer, ssl=self._tls)
+            connection = await Connection.accepted(peer, self._tls, self._traffic)
         except OSError:  # no TLS was to be had with this client
             return
-        await self._serve(Connection(reader, asyncio.StreamWriter(transport, protocol, reader, loop), self._traffic))
+        await self._serve(connection)
 
     def _start(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(job)
@@ -267,23 +263,6 @@ async def serve_faulty(
         worker.shutdown(wait=False, cancel_futures=True)
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    """A socket bound to the address, not listening. Others may be bound to it as well, as long as one listens."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        try:
-            # The listener binds the address a second time, while the holder keeps it.
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind(address)
-        except BaseException:
-            bound.close()
-            raise
-    except (OSError, OverflowError) as error:  # OverflowError: a port above 65535
-        raise cannot_listen(host, port, error) from error
-    return bound
-
-
 @checks_options
 class Background(Generic[T]):
     """Enters an async context manager, such as a `FaultServer`, on a thread of its own: ``with Background(server)``.
@@ -293,7 +272,7 @@ class Background(Generic[T]):
 
     def __init__(self, entered: AbstractAsyncContextManager[T]) -> None:
         self._entered = entered
-        self._thread = threading.Thread(target=self._run, name="fanout-server", daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name="fanout-server", daemon=True)
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._value: T
@@ -310,9 +289,6 @@ class Background(Generic[T]):
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join()
         self._raise()
-
-    def _run(self) -> None:
-        asyncio.run(self._live())
 
     async def _live(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
