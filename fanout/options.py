@@ -104,12 +104,12 @@ class Registry(Generic[K]):
     Args:
         kind: their common base class.
         noun: what messages call one of them.
-        packaged: name -> class, or ``module:class`` that is imported on first use, for those of this package.
+        packaged: name -> ``module:class``, which is imported on first use, for those of this package.
         group: the entry point group in which other packages register theirs.
         key: the option that holds the name, for errors.
     """
 
-    def __init__(self, kind: type[Any], noun: str, packaged: Mapping[str, type[K] | str], group: str, key: str) -> None:
+    def __init__(self, kind: type[Any], noun: str, packaged: Mapping[str, str], group: str, key: str) -> None:
         self._kind, self._noun, self._packaged, self._group, self._key = kind, noun, packaged, group, key
 
     def names(self) -> list[str]:
@@ -120,8 +120,6 @@ class Registry(Generic[K]):
         """Return the class of this name. Raises `ConfigError` if there is none, or if it cannot be imported."""
         # The packaged classes first: entry points are found by a search through all installed packages.
         if (packaged := self._packaged.get(name)) is not None:
-            if not isinstance(packaged, str):
-                return packaged
             module, _, attribute = packaged.partition(":")
             kind: type[K] = getattr(import_module(module), attribute)
             return kind

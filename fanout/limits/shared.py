@@ -238,5 +238,4 @@ def open_backend(url: str, key: str, bounds: Bounds) -> LimitsBackend:
 
 
 _REDIS = ("redis", "rediss", "unix")
-_PACKAGED: dict[str, type[LimitsBackend]] = {}
-_REGISTRY: Registry[LimitsBackend] = Registry(LimitsBackend, "backend", _PACKAGED, "fanout.limits", KEY)
+_REGISTRY: Registry[LimitsBackend] = Registry(LimitsBackend, "backend", {}, "fanout.limits", KEY)
