@@ -85,6 +85,13 @@ def option_names(function: Callable[..., Any]) -> list[str] | None:
     return [parameter.name for parameter in parameters if parameter.kind is not Parameter.POSITIONAL_ONLY]
 
 
+def required_options(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the keywords without a default."""
+    named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    parameters = signature(function).parameters.values()
+    return [one.name for one in parameters if one.default is Parameter.empty and one.kind in named]
+
+
 def _mark_as_coroutine_function(function: Any) -> None:
     """Mark a plain function that returns a coroutine, so that frameworks and ``unittest.mock`` await its result."""
     if sys.version_info >= (3, 12):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from glob import escape
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
@@ -16,7 +18,7 @@ from fanout.paths import report_paths
 from fanout.rows import count_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from fanout.io.arrow import Piece
@@ -71,8 +73,7 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._open: Callable[[], Iterator[Columns]]
-        self._mask: Path | None = None
+        self._open: Callable[[], Iterator[tuple[Columns, Array | None]]]
         self.names: list[str] = []
         if path.suffix == _NPY:
             self._open_arrays()
@@ -84,83 +85,59 @@ class Table:
 
         ``columns`` are those to read: name in the rows -> column. Raises `InputError` for a damaged file.
         """
-        # The mask is an array of its own, whose blocks have another length than those of the answers.
-        masks = RowStream(iter(()) if self._mask is None else _blocks_of(self._mask, ERROR))
-        for block in self._open():
-            n_rows = count_rows(next(iter(block.values())))
+        for block, mask in self._open():
             chosen = {named: block[name] for named, name in columns.items()}
-            if self._mask is not None:
-                ok = np.asarray(masks.take(n_rows)[ERROR], bool)
-            elif ERROR in block:
-                # CSV writes a missing reason as an empty text.
-                ok = np.array([reason in (None, "") for reason in block[ERROR]], bool)
-            # Bare JSON lines have no reasons: a row without an answer is null.
-            elif self.names == [VALUE] and isinstance(block[VALUE], list):
-                ok = np.array([value is not None for value in block[VALUE]], bool)
-            else:
-                ok = np.ones(n_rows, bool)
             ids = None if id_column is None else [as_text(one) or "" for one in _as_list(block[id_column])]
-            yield Rows(chosen, ids, ok)
+            yield Rows(chosen, ids, self._answered(block) if mask is None else mask)
+
+    def _answered(self, block: Columns) -> Array:
+        """Return the mask of rows that have an answer."""
+        if ERROR in block:
+            # CSV writes a missing reason as an empty text.
+            return np.array([reason in (None, "") for reason in block[ERROR]], bool)
+        # Bare JSON lines have no reasons: a row without an answer is null.
+        if self.names == [VALUE] and isinstance(block[VALUE], list):
+            return np.array([value is not None for value in block[VALUE]], bool)
+        return np.ones(count_rows(next(iter(block.values()))), bool)
 
     def _open_arrays(self) -> None:
         """Find the array of a single output, or those of several."""
         mask = report_paths(self.path)[0]
-        # A complete run in which every row has an answer writes no mask.
-        self._mask = mask if mask.exists() else None
         if self.path.exists():
             files = {VALUE: self.path}
         else:
-            beside = sorted(self.path.parent.glob(f"{_literal(self.path.name)}.*{_NPY}"))
+            beside = sorted(self.path.parent.glob(f"{escape(self.path.name)}.*{_NPY}"))
             cut = slice(len(self.path.name) + 1, -len(_NPY))
             # Names of outputs are quoted as in a URL, as `fanout.paths` writes them.
             files = {unquote(one.name[cut]): one for one in beside if one != mask}
         if not files:
             raise ConfigError(f"{self.path} does not exist")
         self.names = list(files)
-        self._open = lambda: in_step([RowStream(_blocks_of(file, name)) for name, file in files.items()])
+
+        def read() -> Iterator[tuple[Columns, Array | None]]:
+            # A complete run in which every row has an answer writes no mask.
+            for arrays in _in_step([*files.values(), *([mask] if mask.exists() else [])]):
+                mask_of = arrays[len(files)].astype(bool) if len(arrays) > len(files) else None
+                yield dict(zip(files, arrays, strict=False)), mask_of
+
+        self._open = read
 
     def _open_columns(self) -> None:
         columns = open_columns(self.path)[1]
         self.names = list(columns.names)
-        self._open = lambda: ({name: _column(one) for name, one in block.items()} for block in columns.pieces())
+        self._open = lambda: (({name: _column(one) for name, one in block.items()}, None) for block in columns.pieces())
 
 
-class RowStream:
-    """Columns that come in blocks of any size, to be taken in blocks of another."""
-
-    def __init__(self, blocks: Iterable[Columns]) -> None:
-        self._blocks = iter(blocks)
-        self._rest: Columns = {}
-
-    def available(self) -> int:
-        """Return how many rows can be taken at once; 0 at the end."""
-        while not self._rest or not count_rows(next(iter(self._rest.values()))):
-            block = next(self._blocks, None)
-            if block is None:
-                return 0
-            self._rest = block
-        return count_rows(next(iter(self._rest.values())))
-
-    def take(self, n_rows: int) -> dict[str, Column]:
-        """Take ``n_rows`` rows. Raises `InputError` if there are fewer."""
-        taken: list[dict[str, Column]] = []
-        while n_rows:
-            length = min(n_rows, self.available())
-            if not length:
-                raise InputError("the files of one output have different numbers of rows")
-            taken.append({name: column[:length] for name, column in self._rest.items()})
-            self._rest = {name: column[length:] for name, column in self._rest.items()}
-            n_rows -= length
-        return taken[0] if len(taken) == 1 else {name: _joined([one[name] for one in taken]) for name in taken[0]}
-
-
-def in_step(streams: Sequence[RowStream]) -> Iterator[Columns]:
-    """Yield the columns of several streams together. Raises `InputError` if one of them ends before the others."""
-    while n_rows := max(stream.available() for stream in streams):
-        columns: dict[str, Column] = {}
-        for stream in streams:
-            columns |= stream.take(n_rows)
-        yield columns
+def _in_step(files: Sequence[Path]) -> Iterator[list[Array]]:
+    """Yield the rows of several arrays side by side, in blocks of bounded size. Raises `InputError`."""
+    sources = [open_source(file) for file in files]
+    if len({source.n_rows for source in sources}) > 1:
+        raise InputError("the files of one output have different numbers of rows")
+    # Rows of the arrays differ in size: all have as many in a block as the one with the largest rows.
+    step = min((count_rows(block.rows) for source in sources for block in islice(source.blocks(), 1)), default=1)
+    for start in range(0, sources[0].n_rows or 0, step):
+        parts = [source.sliced(slice(start, start + step)) for source in sources]
+        yield [np.concatenate([np.asarray(block.rows) for block in part.blocks()]) for part in parts]
 
 
 def json_cell(value: Any) -> Any:
@@ -169,12 +146,6 @@ def json_cell(value: Any) -> Any:
         return orjson.loads(value)
     except orjson.JSONDecodeError:
         return value
-
-
-def _blocks_of(path: Path, name: str) -> Iterator[Columns]:
-    """Yield the rows of an array as one column."""
-    for block in open_source(path).blocks():
-        yield {name: np.asarray(block.rows)}
 
 
 def _column(piece: Piece) -> Column:
@@ -189,14 +160,3 @@ def _column(piece: Piece) -> Column:
 
 def _as_list(column: Column) -> list[Any]:
     return column.tolist() if isinstance(column, np.ndarray) else column
-
-
-def _joined(columns: Sequence[Column]) -> Column:
-    if all(isinstance(column, np.ndarray) for column in columns):
-        return np.concatenate(columns)
-    return [value for column in columns for value in column]
-
-
-def _literal(name: str) -> str:
-    """Return a pattern that matches ``name`` alone."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

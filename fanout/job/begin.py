@@ -9,7 +9,6 @@ import json
 import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -25,6 +24,7 @@ from fanout.job.check import check_job
 from fanout.job.custom_codec import is_custom
 from fanout.job.load import load_job
 from fanout.job.openapi import Template, operations, template_for
+from fanout.options import required_options
 from fanout.presets import load_preset
 from fanout.settings import Timeouts
 from fanout.transport import EndpointClient
@@ -146,10 +146,7 @@ def missing_options(table: Mapping[str, Any], folder: Path) -> dict[str, str]:
     # Only an import of the user's code could show its options.
     if is_custom(table["name"]):
         return {}
-    parameters = signature(codec_class(table["name"])).parameters.values()
-    # A codec that passes all its options on has parameters without names, which say nothing of what it needs.
-    named = (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    required = [one.name for one in parameters if one.default is Parameter.empty and one.kind in named]
+    required = required_options(codec_class(table["name"]))
     return {name: f"option of the codec {table['name']}" for name in required if name not in table}
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 import traceback
 from importlib import import_module
-from inspect import Parameter, isabstract, signature
+from inspect import isabstract
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fanout.codecs import Codec
 from fanout.errors import ConfigError
-from fanout.options import did_you_mean, option_names, require_known
+from fanout.options import did_you_mean, option_names, require_known, required_options
 from fanout.shipping import run_file
 
 if TYPE_CHECKING:
@@ -121,10 +121,9 @@ def _codec_of(kind: type[Codec], options: Mapping[str, Any], place: str) -> Code
     if (known := option_names(kind)) is not None:
         require_known(f"codec {kind.__name__}", options, known)
     # The TypeError of a call would not say which option of the job file is missing.
-    for parameter in signature(kind).parameters.values():
-        is_named = parameter.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-        if is_named and parameter.default is Parameter.empty and parameter.name not in options:
-            raise ConfigError(f"{parameter.name} is missing: {kind.__name__} has no default for it", key=parameter.name)
+    for name in required_options(kind):
+        if name not in options:
+            raise ConfigError(f"{name} is missing: {kind.__name__} has no default for it", key=name)
     try:
         return kind(**options)
     except ConfigError:

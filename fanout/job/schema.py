@@ -15,7 +15,7 @@ from fanout.addresses import Endpoint
 from fanout.auth import DEFAULT_TYPE, auth_class, auth_types
 from fanout.codecs import base, codec_class, names
 from fanout.job.model import JobFile
-from fanout.options import option_names
+from fanout.options import option_names, required_options
 from fanout.presets import DEFAULT_CODEC, load_preset, preset_names
 from fanout.settings import PYTHON_ONLY, Chunks, Hedge, Limits, RetryPolicy, Timeouts
 
@@ -78,7 +78,7 @@ def _options_if_named(name: str) -> dict[str, Any]:
     if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
         hints, descriptions = _hints(kind), {**_descriptions(base.Codec), **_descriptions(kind)}
         then["properties"] |= {p.name: _option(p, hints.get(p.name, Any), descriptions.get(p.name)) for p in parameters}
-        then["required"] = [p.name for p in parameters if p.default is Parameter.empty]
+        then["required"] = required_options(kind)
         then["additionalProperties"] = False
     condition = {"properties": {"name": {"const": name}}, "not": {"required": ["preset"]}}
     return {"if": condition | ({} if name == DEFAULT_CODEC else {"required": ["name"]}), "then": then}
