@@ -155,10 +155,10 @@ def _preset_of(name: str, file: Path, data: dict[str, Any]) -> PresetFile:
     if checked is not None and type(checked) is not date:
         raise ConfigError("checked: must be a date, such as 2026-11-30, without quotation marks")
     given = {}
-    for name in _table(data, "given"):
-        overlay = _table(data["given"], name, "given.")
-        _require_known(overlay, TABLES, f"given.{name}.")
-        given[name] = {key: _table(overlay, key, f"given.{name}.") for key in overlay}
+    for parameter in _table(data, "given"):
+        overlay = _table(data["given"], parameter, "given.")
+        _require_known(overlay, TABLES, f"given.{parameter}.")
+        given[parameter] = {key: _table(overlay, key, f"given.{parameter}.") for key in overlay}
     tables = {key: _table(data, key) for key in TABLES if key == "codec" or key in data}
     preset = PresetFile(
         name=name,
