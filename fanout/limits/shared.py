@@ -238,4 +238,5 @@ def open_backend(url: str, key: str, bounds: Bounds) -> LimitsBackend:
 
 
 _REDIS = ("redis", "rediss", "unix")
-_REGISTRY: Registry[LimitsBackend] = Registry(LimitsBackend, "backend", {}, "fanout.limits", KEY)
+_PACKAGED: dict[str, str] = {}
+_REGISTRY: Registry[LimitsBackend] = Registry(LimitsBackend, "backend", _PACKAGED, "fanout.limits", KEY)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.virtual_time
 
 @pytest.fixture
 def hub(monkeypatch):
-    monkeypatch.setitem(vars(shared)["_PACKAGED"], "hub", HubBackend)
+    monkeypatch.setitem(vars(shared)["_PACKAGED"], "hub", "tests.limits.shared_backend:HubBackend")
     monkeypatch.setitem(HUBS, "hub://one", hub := Hub())
     return hub
 
