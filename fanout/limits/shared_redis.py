@@ -72,6 +72,9 @@ class RedisBackend(LimitsBackend):
             self._cool_down = client.register_script(_COOL_DOWN)
             self._subscription = client.pubsub(ignore_subscribe_messages=True)
             await self._subscription.subscribe(self._name)
+            # The confirmation, or the refusal of a user who may not listen: without it the client would connect, lose
+            # the connection with the first notice, and connect again, many times in a second.
+            await self._subscription.get_message(timeout=_TIMEOUT)
             # Two connections: a cooldown must not wait for the answer to another call, or for a handshake.
             await asyncio.gather(client.ping(), client.ping())
 
