@@ -125,9 +125,9 @@ async def test_user_and_password_come_from_the_environment(tmp_path, monkeypatch
 
 async def test_a_user_who_may_not_listen_is_refused_at_the_start(tmp_path):
     user = ["--user", "fanout", *ACL.replace("&fanout:*", "resetchannels").split()]
-    with redis_server(tmp_path, *user) as server:
-        with pytest.raises(fanout.ConfigError, match="no permissions to access one of the channels"):
-            await answers(f"redis://fanout:hunter22@127.0.0.1:{server.port}")
+    refusal = pytest.raises(fanout.ConfigError, match="no permissions to access one of the channels")
+    with redis_server(tmp_path, *user) as server, refusal:
+        await answers(f"redis://fanout:hunter22@127.0.0.1:{server.port}")
 
 
 async def test_tls(tmp_path):
