@@ -19,7 +19,7 @@ from uuid import uuid4
 import numpy as np
 
 from fanout.cluster.batches import OK, REASON, BatchMapper, BatchSettings
-from fanout.cluster.engines.base import missing_extra
+from fanout.cluster.engines import missing_extra
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fanout.cluster.batches import BatchMapper, BatchSettings, rows_of
-from fanout.cluster.engines.base import missing_extra
+from fanout.cluster.engines import missing_extra
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ import fanout
 from fanout.client.loop_thread import LoopThread
 from fanout.cluster import Cluster, open_engine
 from fanout.cluster.batches import BatchMapper, BatchSettings
-from fanout.cluster.engines.base import Engine
+from fanout.cluster.engines import Engine
 from fanout.job import load_job, run_job
 
 if TYPE_CHECKING:

@@ -15,11 +15,10 @@ from fanout.stop import Stop
 from fanout.threads import on_thread
 
 if TYPE_CHECKING:
-    from fanout.cluster.assigner import Assigner, Attempt
     from fanout.cluster.collect import Collected, Collector
-    from fanout.cluster.engines.base import Engine
-    from fanout.cluster.manifest import ManifestWriter
-    from fanout.cluster.overseer import Overseer
+    from fanout.cluster.engines import Engine
+    from fanout.cluster.overseer import ManifestWriter, Overseer
+    from fanout.cluster.plan import Assigner, Attempt
     from fanout.types import StopKind
 
 # Attempts that end without any row done, one after the other, before the run stops.

@@ -15,13 +15,11 @@ from fanout.client.file_run import publish
 from fanout.client.outcome import final_stop, raise_if_stopped
 from fanout.client.resuming import require_same_rows
 from fanout.client.uploading import upload
-from fanout.cluster.assigner import Assigner
 from fanout.cluster.collect import Collector
 from fanout.cluster.dispatcher import Dispatcher
-from fanout.cluster.manifest import ManifestWriter
 from fanout.cluster.measurements import combined, combined_latencies
-from fanout.cluster.overseer import Overseer
-from fanout.cluster.plan import Budgets, Shards, division_text, most_workers
+from fanout.cluster.overseer import ManifestWriter, Overseer
+from fanout.cluster.plan import Assigner, Budgets, Shards, division_text, most_workers
 from fanout.cluster.shard import Shard
 from fanout.engine import RowStatus
 from fanout.errors import ConfigError
@@ -37,7 +35,7 @@ from fanout.threads import on_thread
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fanout.cluster.engines.base import Engine
+    from fanout.cluster.engines import Engine
     from fanout.engine import RunControl
     from fanout.io.journal.journal import Journal
     from fanout.io.readers.base import Source

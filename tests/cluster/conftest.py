@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fanout.cluster import Cluster
-from fanout.cluster.engines.base import Engine
+from fanout.cluster.engines import Engine
 from fanout.cluster.shard import run_shard
 from fanout.engine import RunControl
 from fanout.job import load_job, run_job

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from typing import Any
 from uuid import uuid4
 
-from fanout.cluster.engines import dask_worker
-from fanout.cluster.engines.base import Engine, local_processors, missing_extra
+from fanout.cluster.engines import Engine, local_processors, missing_extra
 from fanout.cluster.shard import run_shard
 from fanout.errors import ConfigError
 
@@ -44,7 +44,7 @@ class DaskEngine(Engine):
             self._cluster = target = await self._distributed.LocalCluster(
                 n_workers=self.workers,
                 threads_per_worker=1,
-                preload=dask_worker.__name__,
+                preload=__name__,
                 dashboard_address=None,
                 asynchronous=True,
                 silence_logs=logging.CRITICAL,
@@ -73,3 +73,11 @@ class DaskEngine(Engine):
         for one in (self._client, self._cluster):
             if one is not None:
                 await one.close()
+
+
+def dask_setup(worker: object) -> None:
+    """Ignore Ctrl-C in a worker of a local cluster, which preloads this module: the driver orders its workers to stop.
+
+    The terminal sends it to every process.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fanout.cluster.engines.base import Engine, local_processors, missing_extra
+from fanout.cluster.engines import Engine, local_processors, missing_extra
 from fanout.cluster.shard import run_shard
 from fanout.errors import ConfigError
 from fanout.limits.shared import Bounds, bounds_of

@@ -1,12 +1,17 @@
-"""Plain processes of this machine: each takes shards from its standard input, a line each."""
+"""Plain processes of this machine: each runs this module, and takes shards from its standard input, a line each."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
 
-from fanout.cluster.engines.base import Engine
+from fanout.cluster.engines import Engine
+from fanout.cluster.shard import run_shard
+from fanout.engine import RunControl
 
 # Outcomes hold measurements of many endpoints and the texts of errors.
 _LONGEST_LINE = 16 * 2**20
@@ -56,7 +61,7 @@ class ProcessEngine(Engine):
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "fanout.cluster.engines.worker",
+            __name__,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
@@ -76,3 +81,28 @@ async def _end(process: asyncio.subprocess.Process, *, gently: bool = True) -> N
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+
+def work() -> None:
+    """Run shards until the input ends. The driver is gone then, and a shard under way stops, resumably."""
+    # Only outcomes may be on the pipe: what a codec prints goes to stderr.
+    outcomes = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    shards: SimpleQueue[tuple[str, RunControl]] = SimpleQueue()
+
+    def read() -> None:
+        control = RunControl()
+        for line in sys.stdin:
+            # The driver sends a shard only after the outcome of the one before.
+            control = RunControl()
+            shards.put((line, control))
+        control.drain("the driver is gone", "interrupted")
+        shards.put(("", control))
+
+    Thread(target=read, daemon=True).start()
+    while (taken := shards.get())[0]:
+        outcomes.write(run_shard(*taken) + "\n")
+
+
+if __name__ == "__main__":
+    work()
