@@ -9,14 +9,16 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from fanout._lazy import pattern
+
 # C0, DEL and C1; bidirectional and invisible formatting; line separators; surrogates; tags.
 _FORMATTING = "\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
 _BEYOND_ASCII = f"\x7f-\x9f{_FORMATTING}\ud800-\udfff\U000e0000-\U000e007f"
-_UNSAFE = re.compile(f"[\\x00-\\x1f{_BEYOND_ASCII}]")
-_UNSAFE_IN_LINES = re.compile(f"[\\x00-\\x09\\x0b-\\x1f{_BEYOND_ASCII}]")
-_UNSAFE_IN_TEXT = re.compile(f"[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f{_BEYOND_ASCII}]")
+_UNSAFE = pattern(f"[\\x00-\\x1f{_BEYOND_ASCII}]")
+_UNSAFE_IN_LINES = pattern(f"[\\x00-\\x09\\x0b-\\x1f{_BEYOND_ASCII}]")
+_UNSAFE_IN_TEXT = pattern(f"[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f{_BEYOND_ASCII}]")
 _UNSAFE_BYTES = bytes({*range(0x20), 0x7F} - {*b"\t\n\r"})
-_UNSAFE_IN_JSON = re.compile(f"[{_BEYOND_ASCII}]")
+_UNSAFE_IN_JSON = pattern(f"[{_BEYOND_ASCII}]")
 
 
 def escaped(text: str) -> str:

@@ -5,10 +5,10 @@ Settings that are pickled carry no credential: the name of an environment variab
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from fanout._lazy import pattern
 from fanout._url import credentials_in, is_credential
 from fanout._variables import has_reference
 from fanout.errors import ConfigError
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 # Name of a header field (RFC 9110, section 5.6.2).
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TOKEN = pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 # A lone surrogate cannot be encoded in UTF-8.
-_NOT_IN_A_VALUE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_NOT_IN_A_VALUE = pattern("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 # With a second framing header, two readers could disagree about the end of a message (request smuggling). Host is
 # allowed, because it selects a virtual host and frames nothing.

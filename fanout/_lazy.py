@@ -1,7 +1,8 @@
-"""Names of a package that are imported on first use (PEP 562), because most processes use few of them."""
+"""What is made on first use, because most processes use little of it: names of a package (PEP 562), and patterns."""
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -26,3 +27,20 @@ def lazy(package: str, homes: Mapping[str, Iterable[str]], places: Iterable[str]
         return value
 
     return __getattr__
+
+
+if TYPE_CHECKING:
+    pattern = re.compile
+else:
+
+    class pattern:  # noqa: N801 - it stands for `re.compile`
+        """A regular expression as `re.compile` makes it, compiled once it is used: that takes up to a millisecond."""
+
+        def __init__(self, text: str | bytes, flags: int = 0) -> None:
+            self._text = text
+            self._flags = flags
+
+        def __getattr__(self, name: str) -> Any:
+            # Kept in the instance, where Python finds it without this method.
+            value = self.__dict__[name] = getattr(re.compile(self._text, self._flags), name)
+            return value

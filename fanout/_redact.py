@@ -13,6 +13,7 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from fanout._escape import escaped, escaped_lines
 from fanout._headers import SCHEMES
+from fanout._lazy import pattern
 from fanout._url import redact_url
 
 if TYPE_CHECKING:
@@ -35,10 +36,10 @@ _GO = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _URL_BASE64 = str.maketrans("+/", "-_")
 _SHORTEST_ENCODED = 12
 # The signature in a URL that a server gives away for a while, such as that of a job or of a file.
-_SIGNATURE = re.compile(
+_SIGNATURE = pattern(
     rb"""(?:[?&;]|\\u0026)(?:[a-z0-9-]{1,24}-)?(?:sig|signature|token|access_token)=([^&;\s"'<>\\)\]}]{6,})"""
 )
-_MEDIA_TYPE = re.compile(r"(?:application|audio|image|multipart|text|video)/[\w.+*-]+|\*/\*")
+_MEDIA_TYPE = pattern(r"(?:application|audio|image|multipart|text|video)/[\w.+*-]+|\*/\*")
 
 
 _Forms: TypeAlias = dict[bytes, None]

@@ -13,13 +13,14 @@ from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from fanout._escape import is_unicode
+from fanout._lazy import pattern
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
-_INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+REFERENCE = pattern(r"\$\$\{|\$\{([^}]*)(\}?)")
+_INSIDE = pattern(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 T = TypeVar("T")
 
@@ -88,11 +89,12 @@ def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
         return change(value)
     if isinstance(value, tuple):
         return tuple(_with_texts(one, change) for one in value)
-    if isinstance(value, Mapping):
+    # Before the look for a mapping, which takes milliseconds for the first object of each other class.
+    if not is_dataclass(value) or isinstance(value, type):
+        if value is None or isinstance(value, int | float) or not isinstance(value, Mapping):
+            return value
         changed = {name: _with_texts(one, change) for name, one in value.items()}
         return value if changed == value else changed
-    if not is_dataclass(value) or isinstance(value, type):
-        return value
     # Settings are checked as they are made, so only those that change are made again.
     before = {one.name: getattr(value, one.name) for one in fields(value) if one.init}
     after = {name: _with_texts(one, change) for name, one in before.items()}

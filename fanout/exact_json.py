@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from fanout._lazy import pattern
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -45,9 +47,9 @@ _KINDS = bytes(
     for byte in range(256)
 )
 _STEPS = np.array([0, 0, 1, -1, 0], np.int64)
-_ESCAPE = re.compile(rb"\\.", re.DOTALL)
-_SPACE = re.compile(rb"[ \t\n\r]*")
-_SCALAR = re.compile(rb"[^][{}\", \t\n\r]+")
+_ESCAPE = pattern(rb"\\.", re.DOTALL)
+_SPACE = pattern(rb"[ \t\n\r]*")
+_SCALAR = pattern(rb"[^][{}\", \t\n\r]+")
 _LONGEST_CHARACTER = len(rb"\ud83d\ude00")
 
 

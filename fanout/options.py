@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from functools import wraps
 from importlib import import_module
-from inspect import Parameter, iscoroutinefunction, signature
+from inspect import CO_VARKEYWORDS, Parameter, iscoroutinefunction, signature
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fanout.errors import ConfigError, UnknownOptionError
@@ -75,6 +76,13 @@ def did_you_mean(name: object, known: Iterable[str], form: str = " (did you mean
 
 def option_names(function: Callable[..., Any]) -> list[str] | None:
     """Return the names that can be passed as keywords; None if the function accepts every name."""
+    if type(function) is FunctionType and not vars(function):
+        # As below, at a tenth of the cost: the package decorates some fifty functions as it is imported.
+        code = function.__code__
+        if code.co_flags & CO_VARKEYWORDS:
+            return None
+        names = code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
+        return [name for name in names if name != "self"]
     parameters = [
         parameter
         for parameter in signature(function).parameters.values()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from fanout._escape import shortened
+from fanout._lazy import pattern
 from fanout.exact_json import without_bom
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ _FIELDS = (
 _MESSAGES = ("message", "detail", "title")
 
 # A status in a text: 429, HTTP_429, 429 Too Many Requests.
-_WITH_NUMBER = re.compile(
-    r"(?:http|error|status)?[\s_:-]{0,2}([45]\d\d)(?:[\s_:-]{1,3}[a-z _'-]{1,40})?", re.IGNORECASE
-)
+_WITH_NUMBER = pattern(r"(?:http|error|status)?[\s_:-]{0,2}([45]\d\d)(?:[\s_:-]{1,3}[a-z _'-]{1,40})?", re.IGNORECASE)
 
 # Name of a status, in lower case and without _ and - -> status. Checked in November 2026. None is for 500, because
 # an unspecific error in words counts as an invalid answer, whose chunk is split after two alike.

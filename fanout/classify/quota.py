@@ -12,6 +12,7 @@ import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fanout._lazy import pattern
 from fanout.classify.error_bodies import messages, provider_error, short_name
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ _ENDS = tuple(code[1:].lower() for case in CASES for code in case.codes if code.
 # Words in any later place may be those of a row.
 _CHAIN = r"(?:(?:[\w.]{0,60}(?:error|exception)|error code: \d{3}|\d{3})\W{1,6}){0,6}"
 _IN_OBJECT = r"(?:b?['\"]?\{[^{]{0,100}(?:\{[^{]{0,100})?['\"]message['\"]\s{0,3}:\s{0,3}['\"])?"
-_WORDS = re.compile(
+_WORDS = pattern(
     rf"\A\W{{0,4}}{_CHAIN}{_IN_OBJECT}({'|'.join(words for case in CASES for words in case.words)})",
     re.IGNORECASE,
 )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from multidict import CIMultiDict
 
+from fanout._lazy import pattern
 from fanout.classify.error_bodies import provider_error
 from fanout.classify.times import EPOCH, number, wait_for, wait_in_words
 
@@ -99,7 +100,7 @@ _FIELDS = frozenset(
     field.lower() for field in (*(wait.field for wait in WAITS), *(one.reset for one in DIALECTS), "RateLimit")
 )
 # Commas between joined values, but not those of HTTP dates.
-_COMMA = re.compile(r"(?<!mon)(?<!tue)(?<!wed)(?<!thu)(?<!fri)(?<!sat)(?<!sun)(?<!day),", re.IGNORECASE)
+_COMMA = pattern(r"(?<!mon)(?<!tue)(?<!wed)(?<!thu)(?<!fri)(?<!sat)(?<!sun)(?<!day),", re.IGNORECASE)
 
 _LONGEST_WAIT = 1024
 # Values of one field, and objects in an error, that are read.
@@ -107,9 +108,9 @@ _MOST = 16
 
 # https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/: a list of policies with parameters, as in
 # "default";r=50;t=30. Drafts before the eighth had: limit=100, remaining=50, reset=30.
-_ITEM = re.compile(r'(?:^|,)\s*(?:"([^"]*)"|([\w*.:/-]+))\s*((?:;[^,;"]*(?:"[^"]*")?)+)')
-_PARAMETER = re.compile(r';\s*([\w*]+)\s*=\s*"?([^;,"\s]+)')
-_OLD = re.compile(r"remaining=(\d+).*?reset=(\d+)")
+_ITEM = pattern(r'(?:^|,)\s*(?:"([^"]*)"|([\w*.:/-]+))\s*((?:;[^,;"]*(?:"[^"]*")?)+)')
+_PARAMETER = pattern(r';\s*([\w*]+)\s*=\s*"?([^;,"\s]+)')
+_OLD = pattern(r"remaining=(\d+).*?reset=(\d+)")
 # Characters of a RateLimit field. The search in a longer one could take seconds.
 _LONGEST = 4096
 

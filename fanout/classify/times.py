@@ -8,8 +8,10 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from math import isfinite
 
+from fanout._lazy import pattern
+
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
+_DURATION_PART = pattern(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
 # Characters of a time. A longer text is none, and the search for its parts takes quadratic time.
 _LONGEST = 64
 
@@ -31,11 +33,11 @@ _SPELLED_PATTERN = (
     r"(?:,?\s{1,3}and\s{1,3}|,?\s{1,3})?){1,5}"
 )
 
-_SPELLED = re.compile(_SPELLED_PATTERN, re.IGNORECASE)
-_SPELLED_PART = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s{0,3}([a-zµ]{1,12})", re.IGNORECASE)
-_ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
-_ZONE_NAME = re.compile(r" ?(?:UTC|GMT)\Z", re.IGNORECASE)
-_OFFSET_AFTER_GMT = re.compile(r"GMT([+-]\d{4})")
+_SPELLED = pattern(_SPELLED_PATTERN, re.IGNORECASE)
+_SPELLED_PART = pattern(r"(\d{1,15}(?:\.\d{1,15})?)\s{0,3}([a-zµ]{1,12})", re.IGNORECASE)
+_ISO = pattern(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
+_ZONE_NAME = pattern(r" ?(?:UTC|GMT)\Z", re.IGNORECASE)
+_OFFSET_AFTER_GMT = pattern(r"GMT([+-]\d{4})")
 # Characters of a message that are searched.
 _LONGEST_MESSAGE = 2000
 
@@ -51,13 +53,11 @@ _LEAD = (
     r"|(?<!max )(?<!maximum )(?<!queue )(?<!the )wait|after\s{1,3}waiting)\b"
 )
 _FILLER = r"(?:[\s:=(~]{1,3}(?:about|approx|approximately|around|at\sleast|another|the\snext|for)\b){0,3}[\s:=(~]{1,3}"
-_DIGIT = re.compile(r"\d")
-_LED_DURATION = re.compile(rf"{_LEAD}{_FILLER}({_SPELLED_PATTERN})", re.IGNORECASE)
+_DIGIT = pattern(r"\d")
+_LED_DURATION = pattern(rf"{_LEAD}{_FILLER}({_SPELLED_PATTERN})", re.IGNORECASE)
 _ISO_TEXT = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:\s?(?:UTC|GMT)|Z|[+-]\d\d:?\d\d)?"
-_LED_TIME = re.compile(rf"{_LEAD}{_FILLER}({_ISO_TEXT})", re.IGNORECASE)
-_BARE = re.compile(
-    r"\b[Rr]etry[-_ ][Aa]fter[:=]?\s{0,3}(\d{1,9}(?:\.\d{1,9})?)(?=[.,;)\"']?(?:\s{1,3}[A-Z]|\s{0,3}\Z))"
-)
+_LED_TIME = pattern(rf"{_LEAD}{_FILLER}({_ISO_TEXT})", re.IGNORECASE)
+_BARE = pattern(r"\b[Rr]etry[-_ ][Aa]fter[:=]?\s{0,3}(\d{1,9}(?:\.\d{1,9})?)(?=[.,;)\"']?(?:\s{1,3}[A-Z]|\s{0,3}\Z))")
 
 
 def duration(value: object) -> float | None:

@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 
 from fanout._escape import shortened
+from fanout._lazy import pattern
 from fanout.codecs._numbers import PlacedNumbersReader
 from fanout.codecs._options import OutputOptions, output_dtype, output_shape, require_keys, spec_for
 from fanout.codecs._paths import BODY, PLAIN_FIELD, Items, finder, order_of
@@ -31,7 +32,7 @@ _JSON = "json"
 _STRING = np.dtypes.StringDType()
 _LONGEST = 300
 # Only a block around the whole text: one inside an explanation may be an example, and not the answer.
-_FENCED = re.compile(r"\s*```\w*[ \t]*\n(.*)\n?```\s*", re.DOTALL)
+_FENCED = pattern(r"\s*```\w*[ \t]*\n(.*)\n?```\s*", re.DOTALL)
 # Fields that say why an item is refused.
 _WORDS = ("message", "reason", "error", "detail")
 

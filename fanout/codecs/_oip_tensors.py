@@ -5,7 +5,6 @@ Inputs go in the datatype of the model's metadata, and no value changes on the w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ from uuid import uuid4
 import numpy as np
 
 from fanout._escape import is_unicode, shortened
+from fanout._lazy import pattern
 from fanout.codecs._parsing import invalid, read
 from fanout.codecs._rows import native, require_finite, require_numbers, rows_where, texts
 from fanout.codecs._slices import Reader, Uncut, around, lists_named
@@ -40,7 +40,7 @@ _BRAIN_DIGITS = 8
 # Datatypes whose tensors are no views of the answer.
 _CONVERTED = (b"BYTES", b"BF16")
 # The datatype most often stands before the data. Where it does not, the answer is not read in slices.
-_DATATYPE = re.compile(rb'"datatype"[ \t\n\r]*:[ \t\n\r]*"([A-Z0-9]{1,10})"')
+_DATATYPE = pattern(rb'"datatype"[ \t\n\r]*:[ \t\n\r]*"([A-Z0-9]{1,10})"')
 
 
 class Input(NamedTuple):

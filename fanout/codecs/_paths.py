@@ -6,10 +6,10 @@ units that an API counts.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from fanout._lazy import pattern
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError, InvalidResponse
 
@@ -27,9 +27,9 @@ INDEX = "index"
 POSITION = "position"
 """The ``order`` of answers that come in the order of the rows."""
 
-_STEPS = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*|\[-?\d{1,9}\])(?:\.[A-Za-z_][A-Za-z0-9_]*|\[-?\d{1,9}\])*")
-_STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\[(-?\d+)\]")
-PLAIN_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_STEPS = pattern(r"(?:[A-Za-z_][A-Za-z0-9_]*|\[-?\d{1,9}\])(?:\.[A-Za-z_][A-Za-z0-9_]*|\[-?\d{1,9}\])*")
+_STEP = pattern(r"([A-Za-z_][A-Za-z0-9_]*)|\[(-?\d+)\]")
+PLAIN_FIELD = pattern(r"[A-Za-z_][A-Za-z0-9_]*")
 _LARGEST_COUNT = 2**53
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 
 from fanout._escape import shortened
+from fanout._lazy import pattern
 from fanout.codecs._rows import DUMPS, holds_nonfinite, value_to_json
 from fanout.codecs._values import Unfit
 from fanout.errors import ConfigError
@@ -24,24 +25,24 @@ from fanout.types import PassedUrl, UnreadableFile
 
 Filter: TypeAlias = Callable[[Any], Any]
 
-_PLACEHOLDER = re.compile(r'\{\{\s*(?:("(?:[^"\\]|\\.)*")|(.*?))\s*\}\}', re.DOTALL)
+_PLACEHOLDER = pattern(r'\{\{\s*(?:("(?:[^"\\]|\\.)*")|(.*?))\s*\}\}', re.DOTALL)
 _LONGEST_SHOWN = 60
 # Stands for a placeholder in a serialized document, because JSON itself never has this byte.
 _HOLE = b"\0"
 # The first bytes of files that models take, for the type in a data URL.
 _SIGNATURES = (
-    (re.compile(rb"\x89PNG\r\n"), "image/png"),
-    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
-    (re.compile(rb"GIF8[79]a"), "image/gif"),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
-    (re.compile(rb"RIFF....WAVE", re.DOTALL), "audio/wav"),
-    (re.compile(rb"BM"), "image/bmp"),
-    (re.compile(rb"II\*\0|MM\0\*"), "image/tiff"),
-    (re.compile(rb"%PDF-"), "application/pdf"),
-    (re.compile(rb"ID3|\xff[\xfb\xf3\xf2]"), "audio/mpeg"),
-    (re.compile(rb"OggS"), "audio/ogg"),
-    (re.compile(rb"fLaC"), "audio/flac"),
-    (re.compile(rb"....ftyp", re.DOTALL), "video/mp4"),
+    (pattern(rb"\x89PNG\r\n"), "image/png"),
+    (pattern(rb"\xff\xd8\xff"), "image/jpeg"),
+    (pattern(rb"GIF8[79]a"), "image/gif"),
+    (pattern(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
+    (pattern(rb"RIFF....WAVE", re.DOTALL), "audio/wav"),
+    (pattern(rb"BM"), "image/bmp"),
+    (pattern(rb"II\*\0|MM\0\*"), "image/tiff"),
+    (pattern(rb"%PDF-"), "application/pdf"),
+    (pattern(rb"ID3|\xff[\xfb\xf3\xf2]"), "audio/mpeg"),
+    (pattern(rb"OggS"), "audio/ogg"),
+    (pattern(rb"fLaC"), "audio/flac"),
+    (pattern(rb"....ftyp", re.DOTALL), "video/mp4"),
 )
 
 

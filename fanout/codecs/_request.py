@@ -6,7 +6,6 @@ origin of the URL.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
@@ -15,6 +14,7 @@ import numpy as np
 import orjson
 
 from fanout._headers import require_headers
+from fanout._lazy import pattern
 from fanout.codecs._bodies import FormBody, RawBody
 from fanout.codecs._placeholders import Document, Placeholder, Text, as_bytes, parse
 from fanout.codecs._rows import DUMPS, jsonable, to_json, value_to_json
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # From this size on, to send the parts of a body one after the other is cheaper than to copy the rows into it.
 WORTH_NO_COPY = 64 * 2**10
-_NOT_IN_A_HEADER = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_NOT_IN_A_HEADER = pattern("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 # A chunk may have hundreds of bad rows, but hardly more causes than these.
 _MOST_REASONS = 3
 

@@ -22,6 +22,7 @@ from uuid import uuid4
 import numpy as np
 import orjson
 
+from fanout._lazy import pattern
 from fanout.codecs._parsing import NoJson, converted, invalid
 from fanout.codecs._values import Unfit
 from fanout.errors import InvalidResponse
@@ -42,12 +43,12 @@ _REACH = 256 * 2**10
 _TRIES = 4
 _MOST_STARTS = 3
 _MOST_AXES = 64
-_LIST = re.compile(rb"[ \t\n\r]*:[ \t\n\r]*\[")
-_OPENING = re.compile(rb"(?:\[[ \t\n\r]*)+")
-_FIRST_NAME = re.compile(rb'\{[ \t\n\r]*("[^"\\]{0,100}")')
-_BETWEEN_TEXTS = re.compile(rb'"[ \t\n\r]*(,)[ \t\n\r]*(?=")')
-_BETWEEN_OBJECTS = re.compile(rb"\}[ \t\n\r]*(,)[ \t\n\r]*(?=\{)")
-_BETWEEN_VALUES = re.compile(rb"(,)")
+_LIST = pattern(rb"[ \t\n\r]*:[ \t\n\r]*\[")
+_OPENING = pattern(rb"(?:\[[ \t\n\r]*)+")
+_FIRST_NAME = pattern(rb'\{[ \t\n\r]*("[^"\\]{0,100}")')
+_BETWEEN_TEXTS = pattern(rb'"[ \t\n\r]*(,)[ \t\n\r]*(?=")')
+_BETWEEN_OBJECTS = pattern(rb"\}[ \t\n\r]*(,)[ \t\n\r]*(?=\{)")
+_BETWEEN_VALUES = pattern(rb"(,)")
 
 # Bytes that are searched in one call.
 _PIECE = 2**20
@@ -215,13 +216,13 @@ class Reader:
         """Places of commas behind which a row may begin."""
         last = at + _SLICE + _REACH
         # The last row of a slice may be long, so that the search ends only behind the reach.
-        for pattern in _between(self._body, at):
-            found = pattern.search(self._body, at + _SLICE, last)
+        for separator in _between(self._body, at):
+            found = separator.search(self._body, at + _SLICE, last)
             for _ in range(_TRIES):
                 if found is None:
                     break
                 yield found.start(1)
-                found = pattern.search(self._body, found.end(1), last)
+                found = separator.search(self._body, found.end(1), last)
 
     def _converted(self, start: int, end: int) -> Array | Values:
         text = b"".join((b"[", memoryview(self._body)[start:end], b"]"))

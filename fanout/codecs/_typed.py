@@ -9,7 +9,6 @@ https://platform.openai.com/docs/api-reference/chat/object
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from math import nan
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -18,6 +17,7 @@ import numpy as np
 import orjson
 
 from fanout._escape import shortened
+from fanout._lazy import pattern
 from fanout.codecs._answer_schema import AnswerSchema
 from fanout.codecs._answers import unfenced
 from fanout.codecs._rows import json_text
@@ -41,7 +41,7 @@ OWN_FIELDS = ("response_format", "tools", "tool_choice", *REQUEST)
 
 # The fault goes back to the model, whose context it must not fill.
 _LONGEST_FAULT = 500
-_SCHEMA = re.compile(r"\{\{\s*schema\s*(?P<text>\|\s*json\s*)?\}\}")
+_SCHEMA = pattern(r"\{\{\s*schema\s*(?P<text>\|\s*json\s*)?\}\}")
 _INSTRUCTIONS = (
     "Answer with one JSON object and nothing else. It must be valid against this JSON Schema, with every property: "
 )

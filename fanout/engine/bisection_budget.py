@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fanout._lazy import pattern
 from fanout.rows import RowSet
 from fanout.stop import Stop
 
@@ -30,7 +30,7 @@ _SAME_WORDS_WHOLE_CHUNKS = 16
 # Different wordings that are remembered; more of them mean that the refusals have no common cause.
 _MOST_WORDINGS = 64
 
-_IDENTIFIER = re.compile(r"[\w-]*\d[\w-]*")
+_IDENTIFIER = pattern(r"[\w-]*\d[\w-]*")
 
 # Characters of a number that may be part of a message; identifiers of requests are longer.
 _SHORT_NUMBER = 8

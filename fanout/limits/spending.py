@@ -6,10 +6,10 @@ sent, so that the limits count what is in flight: they are exceeded by the error
 
 from __future__ import annotations
 
-import re
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from fanout._lazy import pattern
 from fanout.prices import Prices
 from fanout.stop import WaitQueue
 from fanout.usage import TokenCounts
@@ -31,7 +31,7 @@ _OUTPUT_TOKENS = 256.0
 _REMEMBERED = 0.95
 
 # The key by which a request bounds the tokens of its answer: OpenAI, Anthropic, Gemini, Ollama.
-_OUTPUT_LIMIT = re.compile(
+_OUTPUT_LIMIT = pattern(
     rb'"(?:max_tokens|max_completion_tokens|max_output_tokens|max_new_tokens|maxOutputTokens|num_predict)"'
     rb"\s*:\s*([0-9]{1,9})\b"
 )

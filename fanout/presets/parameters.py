@@ -5,19 +5,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 
+from fanout._lazy import pattern
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
-REFERENCE = re.compile(r"\{\{ *parameters\.([^}]*?) *\}\}")
+_NAME = pattern(r"[a-z][a-z0-9_]*")
+REFERENCE = pattern(r"\{\{ *parameters\.([^}]*?) *\}\}")
 RESERVED = frozenset({"name", "preset"})
 """Keys of ``[codec]`` that no parameter may have."""
 

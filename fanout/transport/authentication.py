@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from fanout._headers import require_headers
+from fanout._lazy import pattern
 from fanout._redact import Redactor
 from fanout.callbacks import calling
 from fanout.errors import ConfigError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fanout.transport.base import Request, Transport
     from fanout.types import Response
 
-_PART_OF_A_SIGNATURE = re.compile(r"[^\s,;=]{24,}")
+_PART_OF_A_SIGNATURE = pattern(r"[^\s,;=]{24,}")
 
 
 class AuthenticatingTransport:

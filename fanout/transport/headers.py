@@ -13,6 +13,7 @@ from uuid import uuid4
 from multidict import CIMultiDict
 
 from fanout._headers import require_headers
+from fanout._lazy import pattern
 from fanout._redact import secrets_of
 from fanout._version import __version__
 from fanout.callbacks import awaiting, calling
@@ -30,7 +31,7 @@ USER_AGENT = f"fanout-ml/{__version__}"
 _REMEMBERED = 16
 
 # An idempotency key names a request, and not its sender.
-_CREDENTIALS = re.compile("auth|(?<!idempotency-)key|token|secret|cookie", re.IGNORECASE)
+_CREDENTIALS = pattern("auth|(?<!idempotency-)key|token|secret|cookie", re.IGNORECASE)
 
 
 def credentials_refused(status: int, headers: Mapping[str, str], body: bytes) -> bool:

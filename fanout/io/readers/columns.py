@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from fanout._lazy import pattern
 from fanout.errors import InputError
 from fanout.io.readers.rows import check_ids, rows_from_columns, vectors
 from fanout.options import did_you_mean
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fanout.io.readers.rows import Column
     from fanout.types import Rows
 
-_PATTERN = re.compile(r"[*?\[]")
+_PATTERN = pattern(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

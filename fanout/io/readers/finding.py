@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from fanout._lazy import pattern
 from fanout.errors import InputError
 from fanout.io.remote.file import is_web, parts_of, shown, shown_path, url_of
 from fanout.io.remote.object_stores import Bucket, StoredFile
@@ -45,7 +46,7 @@ P = TypeVar("P", bound="InputPath")
 
 # Spark and Hive leave such files beside the data: _SUCCESS, _metadata, .part-0.crc.
 _HIDDEN = (".", "_")
-_PATTERN = re.compile(r"[*?\[]")
+_PATTERN = pattern(r"[*?\[]")
 
 
 def find(
