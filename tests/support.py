@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
 from fanout import Codec, Payload
+from fanout.io.journal.records import RecordReader
 
 if TYPE_CHECKING:
     from fanout import Response
@@ -27,3 +29,9 @@ class Plain(Codec):
         if predictions and isinstance(predictions[0], dict):
             return {name: np.array([row[name] for row in predictions]) for name in predictions[0]}
         return np.array(predictions)
+
+
+def records(data: bytes) -> tuple[list[bytes], int]:
+    """The payloads of a journal without a torn end, and the bytes of their records. Raises `Damaged`."""
+    reader = RecordReader(BytesIO(data))
+    return list(reader), reader.size

@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
-from io import SEEK_END, BytesIO
+from io import SEEK_END
 from struct import Struct
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING
 from zlib import crc32
 
 from fanout.files import PRIVATE, open_locked, sync_folder, write_at
@@ -32,17 +32,6 @@ _LONGEST_TORN = 4 * 2**20
 
 class Damaged(ValueError):  # noqa: N818 - callers turn it into an error that names the file
     """Records that are damaged otherwise than by a torn end."""
-
-
-class Records(NamedTuple):
-    """The whole records of some bytes.
-
-    Attributes:
-        size: bytes up to the end of the last whole record; the rest is a torn end.
-    """
-
-    payloads: list[bytes]
-    size: int
 
 
 class RecordFile:
@@ -145,12 +134,6 @@ class RecordFile:
 def record(number: int, payload: bytes) -> bytes:
     """Return record ``number``, counted from 0."""
     return _HEADER.pack(MAGIC, number, len(payload), _checksum(number, payload)) + payload
-
-
-def records(data: bytes) -> Records:
-    """Return the records in ``data`` without a torn end. Raises `Damaged`."""
-    reader = RecordReader(BytesIO(data))
-    return Records(list(reader), reader.size)
 
 
 class RecordReader:

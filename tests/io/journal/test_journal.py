@@ -18,12 +18,13 @@ from fanout.io.journal import journal as journal_module
 from fanout.io.journal import opening as opening_module
 from fanout.io.journal.format import read_state
 from fanout.io.journal.journal import Journal
-from fanout.io.journal.records import Damaged, record, records
+from fanout.io.journal.records import Damaged, record
 from fanout.io.journal.state import JournalState, RecordedJob
 from fanout.results import ChunkResult, Failure
 from fanout.rows import RowSet
 from fanout.types import Chunk
 from tests.devices import like_null
+from tests.support import records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -261,7 +262,7 @@ def test_the_digests_of_rows_are_read_as_they_were_written(path: Path) -> None:
 
 def test_digests_of_a_method_that_only_a_later_release_knows_are_refused(path: Path) -> None:
     sent(path)
-    payloads = records(path.read_bytes()).payloads
+    payloads = records(path.read_bytes())[0]
     payloads[0] = payloads[0].replace(b'"method":"xxh3"', b'"method":"xxh9"')
     path.write_bytes(b"".join(record(number, payload) for number, payload in enumerate(payloads)))
     with pytest.raises(ConfigError, match=r"a later release of fanout wrote it \(digests by xxh9\)"):
@@ -276,7 +277,7 @@ def test_the_digests_of_many_rows_have_records_of_a_bounded_length(path: Path, m
     digests, known, _ = journal.sent()
     assert list(known) == [(0, 12), (14, 30)]
     assert np.array_equal(digests[14:30], DIGESTS[14:30])
-    assert max(map(len, records(path.read_bytes()).payloads)) < 400
+    assert max(map(len, records(path.read_bytes())[0])) < 400
     journal.close()
 
 

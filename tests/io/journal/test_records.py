@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.io.journal.records import Damaged, RecordFile, RecordReader, record, records
+from fanout.io.journal.records import Damaged, RecordFile, RecordReader, record
+from tests.support import records
 
 if TYPE_CHECKING:
     from pathlib import Path
