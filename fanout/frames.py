@@ -6,11 +6,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from html import escape
 from importlib import import_module
-from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from fanout.arrow import rows_array, text_array
 from fanout.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ ERROR = "error"
 _NOT_SENT = "no answer: the run was stopped"
 # A notebook shows the result of each cell, so that its failures have to stay short.
 _SHOWN_FAILURES = 5
-_MOST_LISTED = 2**31 - 1
 _REMEDIES = {"Series": "send series.to_frame()", "LazyFrame": "send frame.collect()"}
 
 
@@ -89,9 +88,11 @@ def result_columns(result: Result) -> dict[str, Any]:
 def to_arrow(columns: Mapping[str, Any], ok: Array, outputs: Sequence[str]) -> Frame:
     """Return an Arrow table; ``outputs`` are the columns that are null where ``ok`` is false."""
     pa = _import("pyarrow", "arrow")
-    every = np.ones(len(ok), bool)
-    arrays = [_arrow_column(pa, column, ok if name in outputs else every) for name, column in columns.items()]
-    return pa.table(arrays, names=list(columns))
+    table = {}
+    for name, column in columns.items():
+        present = ok if name in outputs else np.ones(len(ok), bool)
+        table[name] = text_array(column) if isinstance(column, list) else rows_array(column[present], present)
+    return pa.table(table)
 
 
 def to_pandas(columns: Mapping[str, Any], ok: Array, outputs: Sequence[str], index: Any = None) -> Frame:
@@ -256,28 +257,3 @@ def _pandas_column(pd: Any, column: Any, ok: Array, *, absent: bool, index: Any)
         return series
     # Integers and bools have no NaN: the nullable dtype keeps their values exact.
     return series.convert_dtypes().mask(~ok)
-
-
-def _arrow_column(pa: Any, column: Any, ok: Array) -> Any:
-    if isinstance(column, list):
-        return pa.array(column, pa.string())
-    if column.dtype.kind in "TU":
-        return _nested(pa, pa.array(column[ok].reshape(-1).tolist(), pa.string()), column.shape, ok)
-    if column.ndim == 1:
-        return pa.array(column, mask=~ok)
-    return _nested(pa, pa.array(column[ok].reshape(-1)), column.shape, ok)
-
-
-def _nested(pa: Any, elements: Any, shape: tuple[int, ...], ok: Array) -> Any:
-    """Return an Arrow array of rows of ``shape[1:]``, null where ``ok`` is false, from the elements of the others."""
-    if len(shape) == 1:
-        places = np.where(ok, np.cumsum(ok) - 1, 0)
-        return elements.take(pa.array(places, mask=~ok))
-    # The offsets of the usual lists have 32 bits, and would wrap around without an error.
-    is_large = len(elements) > _MOST_LISTED
-    lists, offsets = (pa.LargeListArray, np.int64) if is_large else (pa.ListArray, np.int32)
-    for axis in reversed(range(2, len(shape))):
-        n_lists = int(ok.sum()) * prod(shape[1:axis])
-        elements = lists.from_arrays((np.arange(n_lists + 1) * shape[axis]).astype(offsets), elements)
-    ends = np.concatenate(([0], np.cumsum(ok) * shape[1])).astype(offsets)
-    return lists.from_arrays(pa.array(ends), elements, mask=pa.array(~ok))

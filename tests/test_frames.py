@@ -53,7 +53,7 @@ def test_a_result_becomes_an_arrow_table_with_nulls_and_reasons() -> None:
 
 def test_a_column_with_more_numbers_than_32_bits_count_has_large_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = outcome().to_arrow()
-    monkeypatch.setattr("fanout.frames._MOST_LISTED", 3)
+    monkeypatch.setattr("fanout.arrow._MOST_LISTED", 3)
     large = outcome().to_arrow()
     assert large.to_pylist() == usual.to_pylist()
     assert [pa.types.is_large_list(large.schema.field(name).type) for name in ("vector", "matrix")] == [True, True]

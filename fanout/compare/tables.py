@@ -10,9 +10,9 @@ from urllib.parse import unquote
 import numpy as np
 import orjson
 
+from fanout.arrow import as_text
 from fanout.errors import ConfigError, InputError
 from fanout.frames import ERROR, VALUE
-from fanout.io.arrow import as_text
 from fanout.io.readers.opening import open_columns, open_source
 from fanout.paths import report_paths
 from fanout.rows import count_rows
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from fanout.io.arrow import Piece
+    from fanout.arrow import Piece
     from fanout.types import Array
 
 Column: TypeAlias = "Array | list[Any]"

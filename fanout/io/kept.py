@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from fanout.arrow import common_type, import_pyarrow
 from fanout.errors import InputError
 from fanout.io import fingerprint
-from fanout.io.arrow import common_type, import_pyarrow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from fanout.io.arrow import Arrow, Piece
+    from fanout.arrow import Arrow, Piece
     from fanout.io.remote.file import InputPath
 
 KEEP = "output.keep"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fanout.arrow import arrow_column, import_pyarrow, missing_pyarrow, python_values
 from fanout.errors import ConfigError, InputError
 from fanout.files import PRIVATE, whole_file
 from fanout.frames import free_name
-from fanout.io.arrow import arrow_column, import_pyarrow, missing_pyarrow, python_values
 from fanout.io.readers.opening import open_columns
 from fanout.io.writers.text import csv_cell, value_cell
 from fanout.job.journal import read_journal
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from fanout.arrow import Arrow, Piece
     from fanout.files import PartialFile
-    from fanout.io.arrow import Arrow, Piece
     from fanout.io.journal.state import JournalState
     from fanout.io.kept import KeptColumns, KeptReader
     from fanout.job.model import Job, JobFile

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fanout.arrow import import_pyarrow
 from fanout.errors import InputError
-from fanout.io.arrow import import_pyarrow
 from fanout.io.readers.base import rows_per_block
 from fanout.io.readers.columns import select_columns
 from fanout.io.readers.rows import insert_missing, split_by_lengths
@@ -15,7 +15,7 @@ from fanout.io.readers.rows import insert_missing, split_by_lengths
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fanout.io.arrow import Arrow
+    from fanout.arrow import Arrow
     from fanout.io.readers.columns import ColumnOptions
     from fanout.io.readers.rows import Column
     from fanout.types import Block

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from fanout.io.arrow import Arrow
+    from fanout.arrow import Arrow
     from fanout.io.kept import Pieces
     from fanout.io.readers.columns import ColumnOptions
     from fanout.io.remote.file import InputPath

@@ -22,7 +22,7 @@ from fanout.types import Block
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fanout.io.arrow import Arrow
+    from fanout.arrow import Arrow
     from fanout.io.readers.rows import Column
     from fanout.types import Array, Rows
 

@@ -15,11 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fanout.arrow import (
+    arrow_column,
+    as_text,
+    import_pyarrow,
+    missing_pyarrow,
+    packed_array,
+    rows_array,
+    text_array,
+    type_of_rows,
+)
 from fanout.errors import ConfigError
-from fanout.io.arrow import arrow_column, as_text, import_pyarrow, missing_pyarrow
 from fanout.io.kept import KEEP
 from fanout.io.writers.base import cannot_hold
-from fanout.io.writers.columns import INT_IDS, LARGE_IDS, LENGTH, NEGATIVE_IDS, TEXT_IDS, is_text
+from fanout.io.writers.columns import INT_IDS, LARGE_IDS, NEGATIVE_IDS, TEXT_IDS, is_text
 from fanout.io.writers.spool import Group, SpoolSink
 from fanout.paths import KEY
 
@@ -28,8 +37,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from fanout.arrow import Arrow
     from fanout.files import PartialFile
-    from fanout.io.arrow import Arrow
     from fanout.io.kept import KeptColumns
     from fanout.io.writers.base import Checkpoint
     from fanout.io.writers.columns import Layout
@@ -129,7 +138,7 @@ class ArrowTableSink(SpoolSink):
             fields += [pa.field(name, kind) for name, kind in self._kept.arrow_types().items()]
         # If no row has an answer, there is an empty column of floats.
         schema = self._schema or {"": (np.dtype(float), ())}
-        fields += [pa.field(column, _arrow_type(*schema[name])) for name, column in layout.outputs.items()]
+        fields += [pa.field(column, type_of_rows(*schema[name])) for name, column in layout.outputs.items()]
         return pa.schema([*fields, pa.field(layout.error, pa.string())])
 
     def _table(self, group: Group, layout: Layout, schema: Arrow) -> Arrow:
@@ -140,10 +149,10 @@ class ArrowTableSink(SpoolSink):
         columns = [_id_array(rows.ids, schema.field(layout.id).type)] if layout.id else []
         columns += [arrow_column(pieces, schema.field(name).type) for name, pieces in group.kept.items()]
         for name, (dtype, shape) in (self._schema or {}).items():
-            columns.append(_array(dtype, shape, ok, *rows.joined(name)))
+            columns.append(packed_array(dtype, shape, ok, *rows.joined(name)))
         if not self._schema:
-            columns.append(_array(np.dtype(float), (), ok, b"", b""))
-        errors = pa.nulls(rows.n_rows, pa.string()) if group.errors is None else _text_array(group.errors)
+            columns.append(rows_array(np.zeros(0), ok))
+        errors = pa.nulls(rows.n_rows, pa.string()) if group.errors is None else text_array(group.errors)
         return pa.Table.from_arrays([*columns, errors], schema=schema)
 
     def _published(self, layout: Mapping[str, Any], ok: RowSet) -> Iterator[tuple[int, Values, list[Any] | None]]:
@@ -222,52 +231,6 @@ class _ArrowImport(Thread):
             raise ConfigError(f"{self._format} needs {self._error}", key=KEY)
 
 
-def _array(dtype: np.dtype[Any], shape: tuple[int, ...], ok: Array, data: bytes, lengths: bytes) -> Arrow:
-    """Return an Arrow array of rows from the values of those in ``ok``; the others are null."""
-    import pyarrow as pa
-
-    validity = None if ok.all() else pa.py_buffer(np.packbits(ok, bitorder="little"))
-    if not shape:
-        return _flat_array(dtype, data, lengths, ok, validity)
-    array = _flat_array(dtype, data, lengths)
-    for length in reversed(shape[1:]):
-        array = _list_array(np.arange(0, len(array) + 1, length), array)
-    # A row without an answer is null and has no elements: readers disagree on null lists that have some.
-    ends = np.cumsum(ok) * shape[0]
-    return _list_array(np.concatenate(([0], ends)), array, validity)
-
-
-def _flat_array(
-    dtype: np.dtype[Any], data: bytes, lengths: bytes, ok: Array | None = None, validity: Arrow = None
-) -> Arrow:
-    """Return an Arrow array of numbers or texts, with a place for each row that is not in ``ok``."""
-    import pyarrow as pa
-
-    if is_text(dtype):
-        offsets = np.concatenate(([0], _spread(np.frombuffer(lengths, LENGTH), ok).cumsum(dtype=np.int64)))
-        buffers = [validity, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
-        return pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
-    array = _spread(np.frombuffer(data, dtype.newbyteorder("=")), ok)
-    # Arrow stores a bool in a bit.
-    stored = np.packbits(array, bitorder="little") if dtype.kind == "b" else array
-    return pa.Array.from_buffers(_plain_type(dtype), len(array), [validity, pa.py_buffer(stored)])
-
-
-def _spread(values: Array, ok: Array | None) -> Array:
-    if ok is None or len(values) == len(ok):
-        return values
-    spread: Array = np.zeros(len(ok), values.dtype)
-    spread[ok] = values
-    return spread
-
-
-def _list_array(offsets: Array, elements: Arrow, validity: Arrow = None) -> Arrow:
-    import pyarrow as pa
-
-    buffers = [validity, pa.py_buffer(offsets.astype(np.int32))]
-    return pa.Array.from_buffers(_list_of(elements.type), len(offsets) - 1, buffers, children=[elements])
-
-
 def _id_array(ids: list[Any], kind: Arrow) -> Arrow:
     import pyarrow as pa
 
@@ -275,17 +238,8 @@ def _id_array(ids: list[Any], kind: Arrow) -> Arrow:
     present = [one for one in ids if one is not None]
     # Ids that are all integers go through numpy, without an object of Arrow for each.
     if kind != pa.string():
-        numbers = np.array(present, kind.to_pandas_dtype())
-        return _array(numbers.dtype, (), ok, numbers.tobytes(), b"")
-    return _text_array([as_text(one) for one in ids])
-
-
-def _text_array(texts: Sequence[str | None]) -> Arrow:
-    """Return an Arrow array of texts; None is null."""
-    encoded = [text.encode() for text in texts if text is not None]
-    lengths = np.fromiter(map(len, encoded), LENGTH, len(encoded))
-    ok = np.array([text is not None for text in texts], bool)
-    return _array(np.dtypes.StringDType(), (), ok, b"".join(encoded), lengths.tobytes())
+        return rows_array(np.array(present, kind.to_pandas_dtype()), ok)
+    return text_array([as_text(one) for one in ids])
 
 
 def _values_of(column: Arrow, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
@@ -304,26 +258,3 @@ def _id_type(flags: int) -> Arrow:
     if flags & TEXT_IDS or not flags & INT_IDS or (flags & NEGATIVE_IDS and flags & LARGE_IDS):
         return pa.string()
     return pa.uint64() if flags & LARGE_IDS else pa.int64()
-
-
-def _arrow_type(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Arrow:
-    kind = _plain_type(dtype)
-    for _ in shape:
-        kind = _list_of(kind)
-    return kind
-
-
-def _plain_type(dtype: np.dtype[Any]) -> Arrow:
-    import pyarrow as pa
-
-    return pa.string() if is_text(dtype) else pa.from_numpy_dtype(dtype)
-
-
-def _list_of(kind: Arrow) -> Arrow:
-    """Return the type of lists without a fixed length: pyarrow before 26 cannot read a null list of a fixed length.
-
-    The element has the name that it gets in the file, so that lists read from a file have the same type.
-    """
-    import pyarrow as pa
-
-    return pa.list_(pa.field("element", kind))

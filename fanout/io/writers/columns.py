@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from fanout.arrow import LENGTH, as_text
 from fanout.frames import ERROR, VALUE, answer_columns, free_name
-from fanout.io.arrow import as_text
 from fanout.options import did_you_mean
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ ID = "id"
 
 # The flags of the ids, of all ranges together, decide the type of the id column.
 SOME_ABSENT, HAS_IDS, INT_IDS, NEGATIVE_IDS, LARGE_IDS, TEXT_IDS = (1 << i for i in range(6))
-
-LENGTH = np.dtype("<u4")
-"""Dtype of the lengths of texts, in bytes."""
 
 _ID_BYTES = 4
 _INT64 = 2**63

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from fanout.io.arrow import Piece
+    from fanout.arrow import Piece
     from fanout.io.kept import KeptColumns
     from fanout.io.writers.base import Move
     from fanout.io.writers.columns import Layout

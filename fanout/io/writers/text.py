@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import orjson
 
-from fanout.io.arrow import python_values
+from fanout.arrow import python_values
 from fanout.io.writers.columns import is_text
 from fanout.io.writers.spool import Group, SpoolSink
 

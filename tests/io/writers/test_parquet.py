@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fanout.arrow import OLDEST
 from fanout.errors import ConfigError
-from fanout.io.arrow import OLDEST
 from fanout.io.writers import arrow
 from fanout.io.writers.arrow import ParquetSink
 from fanout.io.writers.columns import PackedColumns
@@ -229,7 +229,7 @@ def test_kept_columns_of_a_table_import_no_pandas(tmp_path: Path) -> None:
 
 
 def test_the_version_is_known_without_an_import() -> None:
-    code = "import sys; from fanout.io.arrow import _version; print(_version(), 'pyarrow' in sys.modules)"
+    code = "import sys; from fanout.arrow import _version; print(_version(), 'pyarrow' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.split() == [pa.__version__, "False"]
 
