@@ -165,6 +165,8 @@ class FirstAttempts:
             counters, self.counters = self.counters, Counters()
             self._begun = Begun(task, outcome, self._ticket.sent_at, since, successes_before, counters)
             return
+        if self.stopped is not None and self.stopped.kind == "duplicate":
+            return  # a second answer lay behind this one, which may be that to other rows
         deliver(outcome)
         self.counters.ok += task.n
         self._sizes.succeeded(task)
@@ -198,7 +200,7 @@ class FirstAttempts:
         self._ending.emit(Event(kind="limit", concurrency=capacity.limiter.limit, reason=capacity.cause))
 
     def _distrust(self, endpoint: EndpointState, _: Sequence[RowsSent]) -> None:
-        # Rows that were answered are with their callers by now.
+        # Rows that were answered before are with their callers by now.
         if self._group.balancer.has_alternative(endpoint):
             self._dispatcher.reporter.exclude(endpoint, TWICE)
         else:
