@@ -148,6 +148,9 @@ def _carry_over(sink: FileSink, journal: Journal, content: Content | None) -> No
         return
     # A kill may have left the files under their temporary names.
     _finished_publication(journal)
+    if journal.retry is not None:
+        # Answers, jobs and spending of a process that was sending the failed rows again count as well.
+        journal.resume_retry()
     state = journal.state
     # What an unfinished run has spent counts for its successor; a complete one has its account settled.
     spent = None if state.complete else state.charged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections import Counter
 from contextlib import asynccontextmanager
 from urllib.parse import quote
@@ -315,6 +316,35 @@ async def test_a_stopped_run_goes_on_waiting_for_its_jobs(tmp_path):
     assert (summary.exit_code, len(predictions.created)) == (0, 6)
     assert lines(tmp_path) == {f"r{i}": 2.0 * i for i in range(6)}
     assert b"secret-token" not in (tmp_path / "out.jsonl.journal").read_bytes()
+
+
+@pytest.mark.parametrize("answered", [0, 1])
+async def test_an_edited_input_carries_what_a_stopped_retry_of_failed_rows_has_paid_for(tmp_path, answered):
+    async with predicting(tmp_path, 6, polls=0) as (predictions, job):
+        predictions.fails = lambda number: number >= 3
+        assert (await run_job(job)).failed == 3
+        predictions.fails = lambda _: False
+        ends = [True] * answered
+        predictions.trouble = lambda _: None if ends and ends.pop() else web.json_response({"status": "processing"})
+        assert (await run_job(load_job(job.file, ["timeouts.run=0.3"]), only_failed=True)).exit_code == 3
+        assert len(predictions.created) == 9
+        with (tmp_path / "in.csv").open("a") as file:
+            file.write("r6,6\n")
+        predictions.trouble = lambda _: None
+        summary = await run_job(load_job(job.file), carry=True)
+    assert (summary.exit_code, sorted(predictions.created)) == (0, sorted([*range(7), 3, 4, 5]))
+    assert lines(tmp_path) == {f"r{i}": 2.0 * i for i in range(7)}
+
+
+async def test_an_input_that_is_touched_during_a_retry_of_failed_rows_is_paid_for_once(tmp_path):
+    async with predicting(tmp_path, 6, polls=0) as (predictions, job):
+        predictions.fails = lambda number: number >= 3
+        await run_job(job)
+        predictions.polls = 10**6
+        assert (await run_job(load_job(job.file, ["timeouts.run=0.3"]), only_failed=True)).exit_code == 3
+        os.utime(tmp_path / "in.csv", ns=(1, 1))
+        assert (await run_job(load_job(job.file))).failed == 3
+        assert sorted(predictions.created) == sorted([*range(6), 3, 4, 5])
 
 
 async def test_the_job_of_a_control_request_is_recorded_for_no_row(tmp_path):

@@ -65,10 +65,11 @@ def read_sent(path: Path, resolved: RowSet) -> SentDigests:
     end = max((stop for _, stop in resolved), default=0)
     digests, known, reader = np.zeros((end, 2), np.uint64), RowSet(), DigestReader(path)
     for start, stop, data in reader:
-        # Rows beyond the end were sent by a process that was killed before their commit.
-        if stop <= end:
-            digests[start:stop] = np.frombuffer(data, "<u8").reshape(-1, 2)
-            known.add(start, stop)
+        # Rows beyond the end were sent by a process that was killed before their commit, or have failed before a retry.
+        last = min(stop, end)
+        if start < last:
+            digests[start:last] = np.frombuffer(data, "<u8").reshape(-1, 2)[: last - start]
+            known.add(start, last)
     return SentDigests(digests, known, reader.method)
 
 
