@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from fanout._url import redact_url
 from fanout.cassettes.cassette import CassetteWriter, Interaction, digest, key_of, path_of
@@ -58,7 +58,7 @@ class Recorder:
 
     def wrap(self, transport: Transport) -> Transport:
         """A transport that sends through ``transport`` and records every exchange."""
-        return _RecordingTransport(self, transport)
+        return ObservedTransport(self, transport)
 
     def close(self) -> None:
         """Close the file."""
@@ -112,9 +112,17 @@ class Recorder:
         return kept
 
 
-class _RecordingTransport:
-    def __init__(self, recorder: Recorder, transport: Transport) -> None:
-        self._recorder = recorder
+class Observer(Protocol):
+    """An object that notes exchanges: requests, the times at which they began, and their outcomes."""
+
+    def note(self, request: Request, started: float, outcome: Response | TransportError) -> None: ...
+
+
+class ObservedTransport:
+    """Sends through another transport, and lets an observer note each exchange."""
+
+    def __init__(self, observer: Observer, transport: Transport) -> None:
+        self._observer = observer
         self._transport = transport
 
     async def send(self, request: Request) -> Response:
@@ -122,18 +130,18 @@ class _RecordingTransport:
         try:
             response = await self._transport.send(request)
         except TransportError as error:
-            self._recorder.note(request, started, error)
+            self._observer.note(request, started, error)
             raise
         except asyncio.CancelledError:  # by the attempt's deadline, or because the run was cut
             given_up = AttemptTimeout("no whole answer came before the attempt was given up")
-            self._recorder.note(request, started, given_up)
+            self._observer.note(request, started, given_up)
             raise
         # Noted before the codec sees it: a cassette should also hold responses that no codec can read.
-        self._recorder.note(request, started, response)
+        self._observer.note(request, started, response)
         return response
 
     def __repr__(self) -> str:
-        return f"{self._recorder!r} of {self._transport!r}"
+        return f"{self._observer!r} of {self._transport!r}"
 
 
 def _row_ranges(rows: RowsSent | None) -> tuple[tuple[int, int], ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from fanout.cassettes import CassetteReader, is_kept_header
+from fanout.cassettes import CassetteReader, ObservedTransport, is_kept_header
 from fanout.errors import ConfigError, TransportError
 from fanout.job.report import SCHEMA_VERSION
 from fanout.rows import RowSet
@@ -85,14 +85,13 @@ class ExchangeCapture:
 
     def wrap(self, transport: Transport) -> Transport:
         """A transport that sends through ``transport`` and shows this object the first exchange."""
-        return _CapturingTransport(self, transport)
+        return ObservedTransport(self, transport)
 
-    def wants(self, request: Request) -> bool:
-        """True if the exchange of ``request`` is to be kept."""
-        return self.exchange is None or (self.exchange.method == "GET" and request.method != "GET")
-
-    def keep(self, request: Request, outcome: Response | TransportError, seconds: float) -> None:
-        """Keep an exchange, without its secrets."""
+    def note(self, request: Request, started: float, outcome: Response | TransportError) -> None:
+        """Keep an exchange that is wanted, without its secrets."""
+        # Only the first is kept: retries and the parts of a split chunk would show the same rows again.
+        if self.exchange is not None and (self.exchange.method != "GET" or request.method == "GET"):
+            return
         redact = request.redact
         answer: dict[str, Any] = {}
         if isinstance(outcome, TransportError):
@@ -110,32 +109,9 @@ class ExchangeCapture:
             url=self._show_url(request.url),
             headers={name.lower(): _shown_header(name, value) for name, value in request.headers.items()},
             body=shown_body(redact(request.joined()), request.headers),
-            seconds=seconds,
+            seconds=asyncio.get_running_loop().time() - started,
             **answer,
         )
-
-
-class _CapturingTransport:
-    def __init__(self, capture: ExchangeCapture, transport: Transport) -> None:
-        self._capture = capture
-        self._transport = transport
-
-    async def send(self, request: Request) -> Response:
-        # Only the first is kept: retries and the parts of a split chunk would show the same rows again.
-        if not self._capture.wants(request):
-            return await self._transport.send(request)
-        now = asyncio.get_running_loop().time
-        began = now()
-        try:
-            response = await self._transport.send(request)
-        except TransportError as error:
-            self._capture.keep(request, error, now() - began)
-            raise
-        except asyncio.CancelledError:  # the attempt's deadline
-            self._capture.keep(request, TransportError("no whole answer within the time of an attempt"), now() - began)
-            raise
-        self._capture.keep(request, response, now() - began)
-        return response
 
 
 def abbreviated(value: Any, item: tuple[int, int] | None = None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from fanout.addresses import Storage
 from fanout.errors import ConfigError
@@ -23,20 +23,14 @@ if TYPE_CHECKING:
     from fanout.io.writers.base import FileSink
 
 
-class _Format(NamedTuple):
-    sink: type[FileSink]
-    holds: str
-    """The kinds of values, for the message about an unknown suffix."""
-
-
 # A new format is a module with a sink, a line here, and a line in the documentation of outputs.
-_FORMATS = {
-    ".npy": _Format(NpySink, "numbers"),
-    ".jsonl": _Format(JsonLinesSink, "numbers and texts"),
-    ".csv": _Format(CsvSink, "numbers and texts"),
-    ".parquet": _Format(ParquetSink, "numbers and texts"),
-    ".arrow": _Format(ArrowFileSink, "numbers and texts"),
-    ".feather": _Format(ArrowFileSink, "numbers and texts"),
+_SINKS: dict[str, type[FileSink]] = {
+    ".npy": NpySink,
+    ".jsonl": JsonLinesSink,
+    ".csv": CsvSink,
+    ".parquet": ParquetSink,
+    ".arrow": ArrowFileSink,
+    ".feather": ArrowFileSink,
 }
 
 
@@ -87,15 +81,15 @@ def require_apart_from_input(sink: FileSink, source: Source) -> None:
 
 
 def _local_sink(path: Path, rename: Mapping[str, str] | None, *, csv_safe: bool) -> FileSink:
-    known = _FORMATS.get(path.suffix.lower())
-    if known is None:
+    sink = _SINKS.get(path.suffix.lower())
+    if sink is None:
         problem = f"an output cannot be a {path.suffix} file" if path.suffix else "its name has no suffix"
-        formats = ", ".join(f"{suffix} ({one.holds})" for suffix, one in _FORMATS.items())
-        raise ConfigError(f"{path.name}: {problem}; the suffix is the format: {formats}", key=KEY)
+        formats = [f"{suffix} (numbers{'' if one is NpySink else ' and texts'})" for suffix, one in _SINKS.items()]
+        raise ConfigError(f"{path.name}: {problem}; the suffix is the format: {', '.join(formats)}", key=KEY)
     # The names are checked again by `open`; here the error comes before the input is read.
     check_names(path)
-    if issubclass(known.sink, SpoolSink):
-        return known.sink(path, rename, safe=csv_safe)
+    if issubclass(sink, SpoolSink):
+        return sink(path, rename, safe=csv_safe)
     if rename:
         raise ConfigError(f"{path.name} has no columns to rename: leave rename out", key="output.rename")
-    return known.sink(path)
+    return sink(path)
