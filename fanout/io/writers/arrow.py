@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 from abc import abstractmethod
-from threading import Thread
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from fanout.paths import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from concurrent.futures import Future
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -65,7 +66,7 @@ class ArrowTableSink(SpoolSink):
         if (missing := missing_pyarrow()) is not None:
             raise ConfigError(f"{path.name}: {self._format} needs {missing}", key=KEY)
         super().__init__(path, rename, safe=safe)
-        self._import: _ArrowImport | None = None
+        self._import: Future[None] | None = None
 
     def keep(self, columns: KeptColumns) -> None:
         super().keep(columns)
@@ -85,13 +86,13 @@ class ArrowTableSink(SpoolSink):
 
     def write(self, results: Sequence[ChunkResult]) -> None:
         # An installation that cannot be imported stops the run here, before more requests are paid for.
-        if self._import is not None:
-            self._import.wait()
+        if self._import is not None and (error := self._import.exception()) is not None:
+            raise ConfigError(f"{self._format} needs {error}", key=KEY)
         super().write(results)
 
     def close(self) -> None:
         if self._import is not None:
-            self._import.join()
+            wait([self._import])
         super().close()
 
     @abstractmethod
@@ -104,7 +105,10 @@ class ArrowTableSink(SpoolSink):
 
     def _open(self, n_rows: int | None, checkpoint: Checkpoint) -> None:
         super()._open(n_rows, checkpoint)
-        self._import = _ArrowImport(self._format)
+        # It takes 0.1 s, in which the first requests are under way.
+        pool = ThreadPoolExecutor(1, "fanout-import-pyarrow")
+        self._import = pool.submit(_import_all)
+        pool.shutdown(wait=False)
 
     def _require_holdable(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
         super()._require_holdable(name, dtype, shape)
@@ -208,27 +212,9 @@ class ArrowFileSink(ArrowTableSink):
             yield from map(reader.get_batch, range(reader.num_record_batches))
 
 
-class _ArrowImport(Thread):
-    """Imports pyarrow while the first requests are under way."""
-
-    def __init__(self, format: str) -> None:  # noqa: A002
-        super().__init__(name="fanout-import-pyarrow")
-        self._format = format
-        self._error: ImportError | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            import_pyarrow()
-            import pyarrow.parquet  # noqa: F401
-        except ImportError as error:
-            self._error = error
-
-    def wait(self) -> None:
-        """Wait for the import. Raises `ConfigError` if it failed."""
-        self.join()
-        if self._error is not None:
-            raise ConfigError(f"{self._format} needs {self._error}", key=KEY)
+def _import_all() -> None:
+    import_pyarrow()
+    import pyarrow.parquet  # noqa: F401
 
 
 def _id_array(ids: list[Any], kind: Arrow) -> Arrow:
