@@ -10,10 +10,11 @@ from fanout.options import Registry
 
 if TYPE_CHECKING:
     from fanout.auth.authenticator import Authenticator
-    from fanout.auth.base import ApiKeyAuth, BasicAuth, BearerAuth, Credentials, StaticAuth
+    from fanout.auth.base import Credentials, StaticAuth
     from fanout.auth.clouds import AzureAuth, GoogleAuth, SigV4Auth
     from fanout.auth.command import CommandAuth
     from fanout.auth.oauth2 import OAuth2Auth
+    from fanout.auth.static import ApiKeyAuth, BasicAuth, BearerAuth
 
 __all__ = [
     "DEFAULT_TYPE", "ApiKeyAuth", "Auth", "Authenticator", "AzureAuth", "BasicAuth", "BearerAuth", "CommandAuth",
@@ -24,9 +25,9 @@ DEFAULT_TYPE = "bearer"
 """Type of an ``[auth]`` table that names none."""
 
 _PACKAGED = {
-    "bearer": "fanout.auth.base:BearerAuth",
-    "api-key": "fanout.auth.base:ApiKeyAuth",
-    "basic": "fanout.auth.base:BasicAuth",
+    "bearer": "fanout.auth.static:BearerAuth",
+    "api-key": "fanout.auth.static:ApiKeyAuth",
+    "basic": "fanout.auth.static:BasicAuth",
     "aws-sigv4": "fanout.auth.clouds:SigV4Auth",
     "google": "fanout.auth.clouds:GoogleAuth",
     "azure": "fanout.auth.clouds:AzureAuth",

@@ -1,21 +1,16 @@
-"""The interface of authentication: an `Auth` obtains `Credentials`, whose header fields go with every request.
-
-The types whose credentials never change are here too: a token, an API key, or a name with a password.
-"""
+"""The interface of authentication: an `Auth` obtains `Credentials`, whose header fields go with every request."""
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from base64 import b64encode
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from fanout._headers import require_header_name, require_headers, require_no_literals
+from fanout._headers import require_headers, require_no_literals
 from fanout._redact import secrets_of
 from fanout._variables import has_reference
 from fanout.errors import ConfigError
-from fanout.options import checks_options
 from fanout.threads import DaemonThread
 
 if TYPE_CHECKING:
@@ -167,73 +162,3 @@ async def on_daemon_thread(call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(thread, call, *arguments)
     finally:
         thread.shutdown()
-
-
-@checks_options
-@dataclass(frozen=True, kw_only=True)
-class BearerAuth(StaticAuth):
-    """``Authorization: Bearer TOKEN`` with every request."""
-
-    token: str = field(repr=False)
-    """The token."""
-
-    def __post_init__(self) -> None:
-        require_secret("token", self.token)
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The field Authorization."""
-        return bearer(self.token)
-
-
-@checks_options
-@dataclass(frozen=True, kw_only=True)
-class ApiKeyAuth(StaticAuth):
-    """A key in a header field of its own with every request."""
-
-    token: str = field(repr=False)
-    """The key."""
-
-    header: str = "x-api-key"
-    """Name of the header field, for instance api-key or x-goog-api-key."""
-
-    def __post_init__(self) -> None:
-        require_secret("token", self.token)
-        require_header_name(self.header, "header")
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The field with the key."""
-        return {self.header: self.token}
-
-
-@checks_options
-@dataclass(frozen=True, kw_only=True)
-class BasicAuth(StaticAuth):
-    """A name and a password with every request (RFC 7617)."""
-
-    username: str = field(repr=False)
-    """The name; some APIs expect a key here, and no password."""
-
-    password: str = field(default="", repr=False)
-    """The password."""
-
-    def __post_init__(self) -> None:
-        for name in ("username", "password"):
-            if not isinstance(value := getattr(self, name), str):
-                raise ConfigError(f"{name} must be a text, not {type(value).__name__}", key=name)
-        if ":" in self.username:
-            raise ConfigError("username must not hold a colon, which separates it from the password", key="username")
-
-    @property
-    def secret_fields(self) -> Iterable[str]:
-        """The password; the name where it is alone, because it is then a key."""
-        # Stripe and others take the API key as a name without a password.
-        return ["password" if self.password else "username"]
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The field Authorization."""
-        # RFC 7617 leaves the encoding open, and lets a server ask for UTF-8 alone (section 2.1).
-        pair = f"{self.username}:{self.password}".encode()
-        return {"Authorization": f"Basic {b64encode(pair).decode()}"}

@@ -11,7 +11,6 @@ from fanout._url import LOCAL, redact_url, split_socket, with_socket
 from fanout.addresses import Endpoint, Endpoints
 from fanout.auth import Authenticator, StaticAuth
 from fanout.engine import EndpointGroup
-from fanout.engine.hedging import Hedger
 from fanout.engine.validator import ResponseDecoder
 from fanout.errors import ConfigError
 from fanout.limits import RateLimiter, TokenMeter
@@ -25,8 +24,10 @@ if TYPE_CHECKING:
     from fanout.auth import Auth
     from fanout.client.options import ClientSettings
     from fanout.codecs.base import Codec
+    from fanout.engine.hedging import Hedger
     from fanout.presets import Preset
     from fanout.serving.local import LocalServer
+    from fanout.settings import Hedge
 
 # Stands for the origin of a local server that is not started; the name can never be resolved (RFC 6761).
 _NO_SERVER = "http://local.invalid"
@@ -163,7 +164,6 @@ def endpoint_group(
         )
         for target in targets
     ]
-    hedge = settings.hedge
     return EndpointGroup(
         clients,
         limits=limits,
@@ -171,11 +171,19 @@ def endpoint_group(
         timeouts=settings.timeouts,
         rates=_rates(settings),
         meter=TokenMeter(count_tokens),
-        hedger=Hedger(share=hedge.share, delay=hedge.delay) if hedge is not None and hedge.share else None,
+        hedger=_hedger(settings.hedge),
         decoder=ResponseDecoder(),
         weights=[target.weight for target in targets],
         prices=settings.cost,
     )
+
+
+def _hedger(hedge: Hedge | None) -> Hedger | None:
+    if hedge is None or not hedge.share:
+        return None
+    from fanout.engine.hedging import Hedger  # few clients hedge
+
+    return Hedger(share=hedge.share, delay=hedge.delay)
 
 
 def _rates(settings: ClientSettings) -> RateLimiter:

@@ -68,7 +68,7 @@ class ClientOptions(TypedDict, total=False):
     secrets: Iterable[str] | Redactor
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class ClientSettings:
     """The options of a client in the form that its session uses: checked, with defaults in place of None.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import nullcontext
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from fanout.client.batches import Batches
 from fanout.client.endpoints import endpoint_group, offline_targets, shares_limits, start_targets
 from fanout.client.outcome import final_stop, raise_if_stopped, require_unchanged, with_result
 from fanout.client.progress import progress_bar
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from fanout.client.inspect import Preview, Survey
     from fanout.client.options import ClientSettings
     from fanout.codecs.base import Codec
-    from fanout.engine import AnswerStore, Chunker, Until
+    from fanout.engine import AnswerStore, Batcher, Chunker, Until
     from fanout.limits import Account, Amount, ConcurrencyLimiter, Cost
     from fanout.results import ChunkResult, Result, Statistics
     from fanout.rows import RowSet
@@ -82,8 +81,6 @@ class Session:
         self._opened = self._loop.time()
         self.runs = Runs()
         self._group = endpoint_group(targets, codec, settings, count_tokens)
-        self._batches = Batches(self, self._group, settings)
-        self.batcher = self._batches.batcher
         for telemetry in settings.telemetry:
             telemetry.follow(self)
 
@@ -140,7 +137,8 @@ class Session:
     async def close(self) -> None:
         """Stop all runs, close every connection, and stop the local servers."""
         # Callers of predict that still wait get their exception before their runs are cut.
-        await self.batcher.close()
+        if "batcher" in vars(self):  # else it would be made to be closed
+            await self.batcher.close()
         await self.runs.close()
         for telemetry in self._settings.telemetry:
             telemetry.unfollow(self)
@@ -164,6 +162,13 @@ class Session:
             )
         if asyncio.get_running_loop() is not self._loop:
             raise ClientStateError(f"the client belongs to another event loop; {remedy}")
+
+    @cached_property
+    def batcher(self) -> Batcher:
+        """Gathers the rows of `predict`."""
+        from fanout.client.batches import Batches  # few processes send single rows
+
+        return Batches(self, self._group, self._settings).batcher
 
     @property
     def redactor(self) -> Redactor:

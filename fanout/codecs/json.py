@@ -27,10 +27,8 @@ from fanout.codecs._options import (  # noqa: TC001 - the schema of job files re
 )
 from fanout.codecs._parsing import small_document
 from fanout.codecs._paths import POSITION, Items
-from fanout.codecs._polling import Polling
 from fanout.codecs._request import WORTH_NO_COPY, RequestTemplate
 from fanout.codecs._rows import DUMPS
-from fanout.codecs._typed import request_for, typed_answers
 from fanout.codecs.base import Codec
 from fanout.errors import ConfigError
 from fanout.rows import FEW_NUMBERS, within
@@ -39,6 +37,7 @@ from fanout.types import Action, DecodedResponse, Payload, Response, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fanout.codecs._typed import TypedAnswers
     from fanout.transport import Request
     from fanout.types import Array, Rows, Values
 
@@ -138,15 +137,17 @@ class Json(Codec):
         other = RawBody(raw) if raw is not None else FormBody(form) if form is not None else None
         if not given:
             request, answers = {"instances": "{{rows}}"}, "predictions" if answers is None else answers
-        typed = typed_answers(schema, validate, reasks)
-        if typed is not None:
-            request, outputs = request_for(typed, request, parse), None
+        request, typed = _with_schema(request, parse, schema, validate, reasks)
+        outputs = outputs if typed is None else None
         answers, order = _options.text_or_none("answers", answers), _options.text_or_none("order", order)
         self._template = RequestTemplate(request, item, path or "", headers, missing=missing, other_body=other)
         self.columns = self._template.columns
         self.max_rows = 1 if self._template.one_row else _options.count_or_none("max_rows", max_rows)
-        self.polling = None if poll is None else Polling(poll, self._usage)
-        if self.polling is not None:  # the other keys change no answer, so that a run may be resumed with others
+        if poll is not None:
+            from fanout.codecs._polling import Polling  # few APIs are asynchronous
+
+            self.polling = Polling(poll, self._usage)
+            # The other keys change no answer, so that a run may be resumed with others.
             self.options = {**self.options, "poll": self.polling.identity}
         keep = nonfinite == "keep"
         items = Items(answers, order, one_row=self._template.one_row)
@@ -240,6 +241,18 @@ class Json(Codec):
         """A reader of the rows in a field, or in a document that is a list; None for a dtype that it does not read."""
         dtype = _options.spec_for(self._spec, "").dtype or np.dtype(np.float64)
         return NumbersReader(field, dtype) if dtype.kind == "f" else None
+
+
+def _with_schema(
+    request: Any, parse: str | None, schema: Any, validate: Any, reasks: int
+) -> tuple[Any, TypedAnswers | None]:
+    """Return ``request`` with the schema of the answers, and these; None in their place without a schema."""
+    if schema is None and validate is None and type(reasks) is int and reasks >= 0:
+        return request, None
+    from fanout.codecs._typed import request_for, typed_answers  # few requests have a schema
+
+    typed = typed_answers(schema, validate, reasks)
+    return (request if typed is None else request_for(typed, request, parse)), typed
 
 
 class V1(Json):

@@ -11,7 +11,6 @@ import numpy as np
 from fanout._escape import shortened
 from fanout.callbacks import abnormal, calling
 from fanout.classify import classify_error, classify_invalid, classify_response, with_address
-from fanout.engine.hedging import HedgedRequests
 from fanout.engine.lengths import Lengths
 from fanout.errors import CallbackError, InvalidResponse
 from fanout.stop import Stop
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from fanout.codecs.base import Codec
     from fanout.engine.chunker import ChunkTask
+    from fanout.engine.hedging import HedgedRequests
     from fanout.engine.validator import Decoded, ResponseValidator
     from fanout.statistics import Counters
     from fanout.upstream.admission import Dispatcher, Exchanged, Ticket
@@ -68,7 +68,11 @@ class Attempter:
         self._stop = stop
         self._lengths = Lengths(codec.if_lengths_differ) if validator.learns_shapes and not independent else None
         self._answers = 0
-        self._hedging = None if group.hedger is None else HedgedRequests(group, dispatcher, counters)
+        self._hedging: HedgedRequests | None = None
+        if group.hedger is not None:
+            from fanout.engine.hedging import HedgedRequests  # few clients hedge
+
+            self._hedging = HedgedRequests(group, dispatcher, counters)
 
     def conceal(self, text: str) -> str:
         """Return ``text`` on one line, without secrets."""

@@ -36,7 +36,7 @@ _IDENTIFIER = pattern(r"[\w-]*\d[\w-]*")
 _SHORT_NUMBER = 8
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _SameWords:
     """Refusals in one and the same words."""
 

@@ -29,8 +29,6 @@ from fanout.codecs._rows import stacked as stack_rows
 from fanout.engine.chunk_bounds import ChunkBounds
 from fanout.engine.chunker import Chunker, SizedChunker
 from fanout.errors import EncodeError, InputError
-from fanout.io.fingerprint import stamp
-from fanout.io.readers.base import Source
 from fanout.rows import RowSet, any_is_masked_array, count_rows, join_rows, take_rows, without_mask
 from fanout.threads import DaemonThread
 from fanout.types import Block, Rows
@@ -38,6 +36,7 @@ from fanout.types import Block, Rows
 if TYPE_CHECKING:
     from fanout.engine.chunker import ChunkTask
     from fanout.engine.packing import Packed, Packing
+    from fanout.io.readers.base import Source
     from fanout.io.remote.file import InputPath
     from fanout.limits import ConcurrencyLimiter
 
@@ -141,12 +140,11 @@ class _ThreadChunker(_BlockChunker):
         super().__init__(bounds, window, skip)
         self._source = blocks
         self._thread = DaemonThread()
-        self._stamps = {path: stamp(path) for path in files}
+        self._stamps = _stamps(files)
 
     def changed_file(self, *, strict: bool = False) -> InputPath | None:
         n_parts = None if strict else -1  # renaming a file, or changing its mode, changes its inode
-        for path, before in self._stamps.items():
-            now = stamp(path)
+        for (path, before), now in zip(self._stamps.items(), _stamps(self._stamps).values(), strict=True):
             if before is None or now is None or before[:n_parts] != now[:n_parts]:
                 return path
         return None
@@ -163,6 +161,13 @@ class _ThreadChunker(_BlockChunker):
     def _next_block(self) -> Block | None:
         with calling(_INPUT):
             return next(self._source, None)
+
+
+def _stamps(files: Iterable[InputPath]) -> dict[InputPath, tuple[int, ...] | None]:
+    """The stamps of ``files``, which change with their content."""
+    from fanout.io.fingerprint import stamp  # most inputs are no files
+
+    return {path: stamp(path) for path in files}
 
 
 class _AsyncChunker(_BlockChunker):
@@ -265,14 +270,13 @@ def chunker_of(
 
 
 def _source_of(rows: object) -> Source | None:
-    if isinstance(rows, Source):
-        return rows
-    # Most inputs are no tables, whose modules take long to import; each batch of `predict` comes through here.
+    # Most inputs are neither, and the modules of both take long to import.
     if type(rows) in (list, np.ndarray):
         return None
+    from fanout.io.readers.base import Source
     from fanout.io.readers.tables import as_source
 
-    return as_source(rows)
+    return rows if isinstance(rows, Source) else as_source(rows)
 
 
 def _source_chunker(source: Source, bounds: ChunkBounds, window: ConcurrencyLimiter | None, skip: RowSet) -> Chunker:

@@ -18,7 +18,6 @@ from fanout.engine.ending import Ending
 from fanout.engine.isolation import Isolation
 from fanout.engine.logs import logged
 from fanout.engine.metadata import EndpointProbe, prepare
-from fanout.engine.polling import PollHooks, PollingAttempter
 from fanout.engine.recovery import Recovery
 from fanout.engine.request_sizes import RequestSizes
 from fanout.engine.results import ResultCollector
@@ -280,6 +279,8 @@ class Run:
         independent = self.recovery.isolation is not None
         if codec.polling is None:
             return Attempter(*parts, stop=self.stop, independent=independent)
+        from fanout.engine.polling import PollHooks, PollingAttempter  # few APIs are asynchronous
+
         self.chunker.make_room(self._group.limiter.limit + codec.polling.most)
         hooks = PollHooks(
             stop_event=self._ending.stop_event,

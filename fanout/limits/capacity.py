@@ -7,7 +7,6 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
-from fanout.limits.adaptive import Adaptive
 from fanout.process import room_for
 from fanout.stop import WaitQueue
 
@@ -163,6 +162,8 @@ class ConcurrencyController:
     """
 
     def __init__(self, now: float, *, largest: int, changed: Callable[[int], None]) -> None:
+        from fanout.limits.adaptive import Adaptive  # only for "auto"
+
         self._adaptive = Adaptive(now, largest=largest)
         self._changed = changed
         self._now = now

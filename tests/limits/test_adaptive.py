@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.limits import Adaptive
-from fanout.limits.adaptive import Curve
+from fanout.limits.adaptive import Adaptive, Curve
 
 
 class Endpoint:
