@@ -8,7 +8,7 @@ imported all that they need; the measured rows follow. Times are from the first 
 server sees them. Processor time is that of all processes but the server, from the answer to a fiftieth of the rows
 until the output is published. An engine takes processor time while it does nothing, too: the program stays open for as
 long again with nothing to do, and what its processes take meanwhile is printed by itself and not counted in the time of
-a row. Each figure is the best of three, taken in turns, because other work on the machine only adds to it.
+a row. Each figure is the best of several, taken in turns, because other work on the machine only adds to it.
 
 Shards (`fanout run --on`) stand beside `fanout run` in one process, and in two processes with half of the rows each.
 Batches (`map_batches` on Ray, `map_blocks` on Dask) stand beside `Client.map` in one process, the same batches without
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 WIDTH, CHUNK, CONCURRENCY = 768, 64, 16
 BATCH_ROWS = 64 * CHUNK
-ROUNDS = 3
 OUTPUTS = {"y": ("float32", (WIDTH,))}
 
 JOB = """
@@ -214,21 +213,21 @@ def _await(started: list[subprocess.Popen[str]], line: str) -> None:
         assert f"{line}\n" in process.stdout
 
 
-def best_of(names: list[tuple[str, int]], latency: float, requests: int) -> Iterator[Figures]:
+def best_of(names: list[tuple[str, int]], latency: float, requests: int, rounds: int) -> Iterator[Figures]:
     """Yield the best figures of programs, named with their number of processes."""
     measured: list[list[Figures]] = [[] for _ in names]
     with server(latency) as url, tempfile.TemporaryDirectory() as folder:
         rows = Path(folder, f"{requests * CHUNK}.npy")
         np.save(rows, np.random.default_rng(1).random((requests * CHUNK, WIDTH), np.float32))
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for (name, processes), figures in zip(names, measured, strict=True):
                 figures.append(measure(name, url, rows, processes=processes))
     return (Figures(*map(min, zip(*figures, strict=True))) for figures in measured)
 
 
-def measure_shards(engine: str, requests: int, latency: float) -> dict[str, Any]:
+def measure_shards(engine: str, requests: int, rounds: int, latency: float) -> dict[str, Any]:
     """Compare a run on two workers with one process, and with two independent processes."""
-    one, cluster, two = best_of([("run", 1), (f"run {engine}", 1), ("run", 2)], latency, requests)
+    one, cluster, two = best_of([("run", 1), (f"run {engine}", 1), ("run", 2)], latency, requests, rounds)
     return {
         "engine": engine,
         "latency": latency,
@@ -244,10 +243,10 @@ def measure_shards(engine: str, requests: int, latency: float) -> dict[str, Any]
     }
 
 
-def measure_batches(engine: str, requests: int) -> dict[str, Any]:
+def measure_batches(engine: str, requests: int, rounds: int) -> dict[str, Any]:
     """Compare the processor time of a row in batches of an engine with that of ``map`` and of the engine alone."""
     names = [(name, 1) for name in ("map", "batches", f"batches {engine}", f"batches {engine} alone")]
-    plain, mapper, batches, alone = best_of(names, 0.0, requests)
+    plain, mapper, batches, alone = best_of(names, 0.0, requests, rounds)
     return {
         "engine": engine,
         "CPU of a row in map (us)": round(plain.cpu * 1e6, 1),
@@ -457,6 +456,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("engines", nargs="*", default=["processes"])
     parser.add_argument("--requests", type=int, default=2400)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=("shards", "batches"), help="measure these alone")
     parser.add_argument("--latency", type=float, help="seconds, for shards; 0.05 and 0 if not given")
     parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
@@ -472,9 +472,9 @@ def main() -> None:
     for engine in arguments.engines:
         if arguments.only != "batches":
             for latency in latencies:
-                print(json.dumps(measure_shards(engine, arguments.requests, latency)), flush=True)
+                print(json.dumps(measure_shards(engine, arguments.requests, arguments.rounds, latency)), flush=True)
         if arguments.only != "shards" and engine != "processes":
-            print(json.dumps(measure_batches(engine, arguments.requests // 2)), flush=True)
+            print(json.dumps(measure_batches(engine, arguments.requests // 2, arguments.rounds)), flush=True)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from fanout.io.parts import Ranges
     from fanout.settings import Limits
 
-# A shard begins with connections to open and ends with fewer and fewer requests in flight, so it has at least this many
-# requests one after the other.
-_ROUNDS = 16
+# A shard begins with a client to open and ends with fewer and fewer requests in flight, so it has at least this many
+# requests one after the other. The start takes as long as four requests of 64 rows of embeddings.
+_ROUNDS = 32
 
 # Workers with so few requests one after the other get one shard each. Should one of them end early, it gets rows of
 # another.

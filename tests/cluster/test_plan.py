@@ -35,7 +35,7 @@ def test_shards_end_between_chunks_and_grow_smaller() -> None:
     sizes = [sum(stop - start for start, stop in part) for part in parts]
     assert sizes[0] == 12_512  # half of an even share, in whole chunks
     assert sizes[:-1] == sorted(sizes[:-1], reverse=True)
-    assert min(sizes[:-1]) == 16 * 4 * 16
+    assert min(sizes[:-1]) == 32 * 4 * 16
 
 
 def test_workers_get_one_even_shard_each_of_a_small_input() -> None:

@@ -171,7 +171,7 @@ async def test_the_next_shard_begins_before_its_part_is_collected(write_job, dou
 
     monkeypatch.setattr(Collector, "collect", note)
     engine.workers = 1
-    await on_cluster(write_job(rows=np.arange(300.0), url=doubler.url), "limits.concurrency=1")
+    await on_cluster(write_job(rows=np.arange(600.0), url=doubler.url), "limits.concurrency=1")
     assert len(engine.shards) > 3
     # The last part is collected after the last shard; every other one once the shard behind it has begun.
     assert collected == [*range(2, len(engine.shards) + 1), len(engine.shards)]
