@@ -107,21 +107,19 @@ class FaultPlan:
 
     def set_faults(self, faults: Faults) -> None:
         """From now on, ``faults`` decide on requests for which nothing is scripted. Raises `ConfigError`."""
-        self._choose = faults if callable(faults) else None
-        self._sampler = FaultSampler({} if faults is None or callable(faults) else probabilities(faults), self._seed)
+        self.chosen: Callable[[ServerRequest], PlannedStep]
+        """Gives the step for a POST request for which nothing is scripted."""
+
+        if callable(faults):
+            self.chosen = lambda request: self._check(faults(request))
+        else:
+            sampler = FaultSampler(probabilities(faults or {}), self._seed)
+            self.chosen = lambda request: sampler.sample(request.body)
 
     def scripted(self, method: str) -> tuple[bool, PlannedStep]:
         """Take the next scripted step for a request of that method: True and the step, or False if there is none."""
         steps = self._metadata_steps if method == "GET" else self._steps
         return (True, steps.popleft()) if steps else (False, None)
-
-    def chosen(self, request: ServerRequest) -> PlannedStep:
-        """The step for a POST request for which nothing is scripted."""
-        if request.method != "POST":
-            return None
-        if self._choose is not None:
-            return self._check(self._choose(request))
-        return self._sampler.sample(request.body)
 
 
 class FaultSampler:
