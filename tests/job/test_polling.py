@@ -336,15 +336,18 @@ async def test_an_edited_input_carries_what_a_stopped_retry_of_failed_rows_has_p
     assert lines(tmp_path) == {f"r{i}": 2.0 * i for i in range(7)}
 
 
-async def test_an_input_that_is_touched_during_a_retry_of_failed_rows_is_paid_for_once(tmp_path):
+@pytest.mark.parametrize("corrected", [False, True])
+async def test_an_input_that_is_touched_during_a_retry_of_failed_rows_is_paid_for_once(tmp_path, corrected):
     async with predicting(tmp_path, 6, polls=0) as (predictions, job):
         predictions.fails = lambda number: number >= 3
         await run_job(job)
+        if corrected:
+            (tmp_path / "in.csv").write_text(table(6).replace("r4,4", "r4,1"))
         predictions.polls = 10**6
         assert (await run_job(load_job(job.file, ["timeouts.run=0.3"]), only_failed=True)).exit_code == 3
         os.utime(tmp_path / "in.csv", ns=(1, 1))
         assert (await run_job(load_job(job.file))).failed == 3
-        assert sorted(predictions.created) == sorted([*range(6), 3, 4, 5])
+        assert sorted(predictions.created) == sorted([*range(6), 3, 1 if corrected else 4, 5])
 
 
 async def test_the_job_of_a_control_request_is_recorded_for_no_row(tmp_path):

@@ -178,8 +178,8 @@ class OpenedJournal:
         comparison = None
         # Comparing reads the whole input, so it is done only if the result can decide.
         if rows is not None and (is_touched or (is_comparable and not is_finished and not carry)):
-            before = old.complete_run or old
-            comparison = Comparison(before, read_sent(self.path, before.resolved), rows)
+            # In a retry, failed rows that are still to be sent may have been corrected: those that are done decide.
+            comparison = Comparison(old, read_sent(self.path, old.resolved), rows)
         if is_touched and comparison is not None and comparison.is_same:
             self._resume(loaded)
             self._append(identity=identity)
