@@ -96,14 +96,12 @@ def status_command(file: str, settings: Sequence[str], *, as_json: bool) -> int:
 def serve_command(name: str, host: str, port: int, latency: float, faults: str | None = None, seed: int = 0) -> int:
     """Serve a model until a signal comes, with faults if ``faults`` names any."""
     from fanout.faults.names import parse_faults
-    from fanout.faults.server import serve_faulty
     from fanout.serving.app import serve
 
     if faults is None:
         serving = serve(name, host, port, latency=latency, on_ready=_announce)
     else:
-        probabilities = parse_faults(faults)
-        serving = serve_faulty(name, host, port, faults=probabilities, seed=seed, latency=latency, on_ready=_announce)
+        serving = _serve_faulty(name, host, port, latency, parse_faults(faults), seed)
     return asyncio.run(_until_signal(serving))
 
 
@@ -220,6 +218,28 @@ def _print_report(report: Summary | CheckReport, text: str, *, as_json: bool) ->
     print_result(report.as_dict(), text, as_json=as_json)
     if report.stop is not None:
         print_stop(report.stop, report.exit_code)
+
+
+async def _serve_faulty(
+    name: str, host: str, port: int, latency: float, faults: Mapping[str, float], seed: int
+) -> None:
+    """Serve a model until cancelled, with faults by chance."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from fanout.faults.server import FaultServer
+    from fanout.serving.models import load_model
+
+    model = load_model(name)
+    worker = ThreadPoolExecutor(1, "model")
+    try:
+        async with FaultServer(
+            model, faults=faults, seed=seed, latency=latency, host=host, port=port, record=False, worker=worker
+        ) as server:
+            _announce(server.origin)
+            await asyncio.Event().wait()
+    finally:
+        # Not waited for: a function that hangs must not keep the server from ending.
+        worker.shutdown(wait=False, cancel_futures=True)
 
 
 async def _until_signal(serving: Coroutine[None, None, None]) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from fanout.errors import ConfigError
@@ -16,17 +15,17 @@ from fanout.faults.endpoint import FakeEndpoint
 from fanout.faults.names import Fault
 from fanout.options import checks_options
 from fanout.serving.exchange import ServerRequest, ServerResponse
-from fanout.serving.models import Model, load_model
 
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine
     from concurrent.futures import Executor
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     from fanout.faults.endpoint import Faults, PlannedStep
+    from fanout.serving.models import Model
 
 _BACKLOG = 1024
 
@@ -236,31 +235,6 @@ class FaultServer(FakeEndpoint):
         await self._play(request, planned, respond)
         if (head.header("Connection") or "").lower() == "close":
             connection.close()
-
-
-async def serve_faulty(
-    name: str,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    *,
-    faults: Mapping[str, float],
-    seed: int = 0,
-    latency: float = 0.0,
-    on_ready: Callable[[str], object] | None = None,
-) -> None:
-    """As `fanout.serving.app.serve`, with ``faults`` by chance. Raises `ConfigError`."""
-    worker = ThreadPoolExecutor(1, "model")
-    server = FaultServer(
-        load_model(name), faults=faults, seed=seed, latency=latency, host=host, port=port, record=False, worker=worker
-    )
-    try:
-        async with server:
-            if on_ready is not None:
-                on_ready(server.origin)
-            await asyncio.Event().wait()
-    finally:
-        # Not waited for: a function that hangs must not keep the server from ending.
-        worker.shutdown(wait=False, cancel_futures=True)
 
 
 @checks_options
