@@ -22,14 +22,14 @@ from fanout.io.remote.file import url_of
 from fanout.job import Outline, load_job_or_outline
 from fanout.job.begin import output_suffix, probe, require_new
 from fanout.job.edit import Draft, override, replace_file
-from fanout.job.openapi import read_fields
+from fanout.job.fields import read_fields
 from fanout.presets import load_preset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fanout.job.begin import Probed
-    from fanout.job.openapi import InputFields
+    from fanout.job.fields import InputFields
 
 # Names of variables that are not set yet: tokens of most vendors have small letters.
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")

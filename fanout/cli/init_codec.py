@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     from fanout.cli.init import InitOptions
     from fanout.job.edit import Draft
-    from fanout.job.openapi import InputFields, Operation
+    from fanout.job.fields import InputFields
+    from fanout.job.openapi import Operation
 
 # Names in one message; an input may have thousands of columns.
 MOST_NAMES = 12

@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fanout.job import openapi
-from fanout.job.openapi import InputFields, operations, template_for
+from fanout.job.fields import InputFields
+from fanout.job.openapi import operations, template_for
 
 COLUMNS = InputFields(
     n_rows=3, columns={"id": "text", "age": "number", "Income": "number", "city": "text", "emb": "vector"}, row="JSON"

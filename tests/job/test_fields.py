@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.codecs import codec
-from fanout.job.begin import find_answers
+from fanout.job.fields import find_answers
 from fanout.types import Response
 
 
