@@ -7,7 +7,8 @@ import fcntl
 
 import pytest
 
-from fanout.files import PartialFile, Publication
+from fanout.files import PartialFile
+from fanout.io.publication import Publication
 
 
 def publish(partial: PartialFile) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fanout.client.file_run import Sink
     from fanout.client.identity import Content
     from fanout.engine import Chunker
-    from fanout.files import Publication
+    from fanout.io.publication import Publication
     from fanout.results import Result
 
 _KEY = "output.path"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from fanout.files import Publication, checksum, read_at
+from fanout.files import checksum, read_at
+from fanout.io.publication import Publication
 from fanout.io.writers.base import checksum_error
 from fanout.io.writers.columns import HAS_IDS, PackedColumns
 from fanout.io.writers.spool import SpoolSink

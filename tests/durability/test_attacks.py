@@ -14,8 +14,8 @@ import orjson
 import pytest
 
 from fanout import Client, ConfigError, Journal, Limits, RunControl, RunStopped, open_sink
-from fanout.files import Publication
 from fanout.io.journal.format import read_state
+from fanout.io.publication import Publication
 from fanout.io.writers.npy import NpySink
 from tests.durability.work import Kind, Raw, files_of, rows_of, send
 

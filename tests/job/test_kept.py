@@ -16,7 +16,7 @@ from pyarrow import ipc
 
 from fanout.arrow import arrow_column, as_text
 from fanout.errors import ConfigError, InputError
-from fanout.files import Publication
+from fanout.io.publication import Publication
 from fanout.io.readers.opening import open_source
 from fanout.job import load_job, run_job
 from tests.jobs import REVIEWS_JOB, served

@@ -9,10 +9,10 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from fanout._escape import safe_json
-from fanout.files import Publication
 from fanout.io.block_format import schema_as_json, schema_from_json
 from fanout.io.journal.records import MAGIC, Damaged, RecordReader
 from fanout.io.journal.state import JournalState, RecordedJob, Spending, Spent
+from fanout.io.publication import Publication
 from fanout.io.row_digests import BLAKE2B, METHOD, METHODS
 from fanout.results import Failure
 

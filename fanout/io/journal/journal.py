@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fanout.client.identity import Content
-    from fanout.files import Publication
+    from fanout.io.publication import Publication
     from fanout.results import ChunkResult, Failure
     from fanout.types import Array, Schema
 

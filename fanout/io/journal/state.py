@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from fanout.files import Publication
+    from fanout.io.publication import Publication
     from fanout.results import Failure
     from fanout.types import Schema
 

@@ -13,8 +13,9 @@ import orjson
 
 from fanout._escape import safe_json
 from fanout.errors import ConfigError
-from fanout.files import PRIVATE, START_FRESH, PartialFile, Publication, make_folder
+from fanout.files import PRIVATE, START_FRESH, PartialFile, make_folder
 from fanout.io.kept import KEEP
+from fanout.io.publication import Publication
 from fanout.paths import KEY, check_names, report_paths, unwritable
 from fanout.rows import RowSet
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from xxhash import xxh3_64
 
-from fanout.files import PartialFile, Publication, checksum, pieces_at, read_at
+from fanout.files import PartialFile, checksum, pieces_at, read_at
+from fanout.io.publication import Publication
 from fanout.io.writers.base import Checkpoint, FileSink, cannot_hold, checksum_error, edited_error
 from fanout.paths import PARTIAL, REBUILT, column_paths
 from fanout.rows import RowSet

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fanout.errors import ConfigError, InputError
-from fanout.files import START_FRESH, PartialFile, Publication, checksum, pieces_at
+from fanout.files import START_FRESH, PartialFile, checksum, pieces_at
 from fanout.frames import Reasons
 from fanout.io.kept import KEEP
+from fanout.io.publication import Publication
 from fanout.io.writers.base import Checkpoint, FileSink, cannot_hold, checksum_error, edited_error
 from fanout.io.writers.columns import HAS_IDS, PackedColumns, layout_of, pack, unknown_output
 from fanout.paths import ORDERED, PARTIAL, REBUILT

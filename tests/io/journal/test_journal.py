@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from fanout.errors import ConfigError
-from fanout.files import Publication
 from fanout.io.journal import format as format_module
 from fanout.io.journal import journal as journal_module
 from fanout.io.journal import opening as opening_module
@@ -20,6 +19,7 @@ from fanout.io.journal.format import read_state
 from fanout.io.journal.journal import Journal
 from fanout.io.journal.records import Damaged, record
 from fanout.io.journal.state import JournalState, RecordedJob
+from fanout.io.publication import Publication
 from fanout.results import ChunkResult, Failure
 from fanout.rows import RowSet
 from fanout.types import Chunk

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from fanout import files
+from fanout.io import publication as module
 from tests.durability.work import is_of_one_run
 from tests.io.writers.runs import done, failure, opened, result
 
 if TYPE_CHECKING:
-    from fanout.files import Publication
+    from fanout.io.publication import Publication
 
 RUNS = {
     "whole": ([""], []),
@@ -55,7 +55,7 @@ def killed_at(publication: Publication, nth: int) -> bool:
         return taken
 
     with pytest.MonkeyPatch.context() as patch:
-        for owner, name in ((Path, "replace"), (Path, "unlink"), (files, "sync_folder")):
+        for owner, name in ((Path, "replace"), (Path, "unlink"), (module, "sync_folder")):
             patch.setattr(owner, name, step(getattr(owner, name)))
         try:
             publication.carry_out()
