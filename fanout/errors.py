@@ -111,10 +111,14 @@ class EncodeError(FanoutError, ValueError):
         rows: positions of these rows in the argument of `Codec.encode`.
         every_row: the fault lies in a property that all rows of one array share (dtype, shape, names). Such an array is
             refused as a whole, with an `InputError`; rows that came one by one still fail alone.
+        reasons: the fault of each of ``rows``, where they differ; ``reason`` is that of all if not given.
     """
 
-    def __init__(self, reason: str, *, rows: Sequence[int], every_row: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, rows: Sequence[int], every_row: bool = False, reasons: Sequence[str] = ()
+    ) -> None:
         super().__init__(reason)
+        self.reasons = tuple(reasons)
         self.reason = reason
         self.rows = tuple(rows)
         self.every_row = every_row

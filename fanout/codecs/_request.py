@@ -210,7 +210,8 @@ def each_row(rows: Sequence[Any], encode: Callable[[Any], Any]) -> list[Any]:
     if refused:
         reasons = list(dict.fromkeys(refused.values()))
         more = f" and {len(reasons) - _MOST_REASONS} other reasons" if len(reasons) > _MOST_REASONS else ""
-        raise EncodeError(f"the row {'; '.join(reasons[:_MOST_REASONS])}{more}", rows=list(refused))
+        each = [f"the row {reason}" for reason in refused.values()]
+        raise EncodeError(f"the row {'; '.join(reasons[:_MOST_REASONS])}{more}", rows=list(refused), reasons=each)
     return encoded
 
 

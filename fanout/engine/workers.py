@@ -215,7 +215,9 @@ class Encoder:
                     raise InputError(error.reason) from None
                 # A form that rows have only together, as 1 and 2.5 are float64, says nothing of each of them.
                 alone = [row for row in error.rows if not self._encodes(task, row)] if error.every_row else []
-                rows_left = self._remove(task, alone or error.rows, task.in_input(error.reason, error.rows))
+                rows_left = self._remove(
+                    task, alone or error.rows, task.in_input(error.reason, error.rows), error.reasons
+                )
             except (ConfigError, CallbackError):
                 raise
             except Exception as error:  # noqa: BLE001 - a short codec does not foresee every row
@@ -242,17 +244,22 @@ class Encoder:
             put_back(rest)
         return None
 
-    def _remove(self, task: ChunkTask, bad: Sequence[int], reason: str) -> bool:
-        """Fail the rows ``bad`` of ``task``. True if others are left in it."""
-        is_bad = np.zeros(task.n, bool)
-        is_bad[[row for row in bad if 0 <= row < task.n]] = True
-        verdict = Verdict(action=Action.FAIL, reason=f"cannot be sent: {reason}")
-        if is_bad.all() or not is_bad.any():  # in the second case the rows are to blame together
-            self._fail(task, verdict)
+    def _remove(self, task: ChunkTask, bad: Sequence[int], reason: str, reasons: Sequence[str] = ()) -> bool:
+        """Fail the rows ``bad`` of ``task`` for the ``reason``, or each for its own. True if others are left in it."""
+        of_each = reasons if len(reasons) == len(bad) else [reason] * len(bad)
+        reason_of = {row: one for row, one in zip(bad, of_each, strict=True) if 0 <= row < task.n}
+        rows_of: dict[str, list[int]] = {}
+        for row, one in reason_of.items():
+            rows_of.setdefault(one, []).append(row)
+        left = np.setdiff1d(np.arange(task.n), list(reason_of))
+        if len(rows_of) < 2 and len(left) in (0, task.n):  # without a bad row, the rows are to blame together
+            self._fail(task, _unsendable(next(iter(rows_of), reason)))
             return False
-        self._fail(task.part(np.flatnonzero(is_bad)), verdict)
-        task.keep(np.flatnonzero(~is_bad))
-        return True
+        for one, rows in rows_of.items():
+            self._fail(task.part(np.sort(rows)), _unsendable(one))
+        if len(left):
+            task.keep(left)
+        return len(left) > 0
 
     def _encodes(self, task: ChunkTask, row: int) -> bool:
         try:
@@ -373,6 +380,10 @@ class Tasks:
         self._cancelled.discard(task)
         if not self._joined and self._all_ended is not None and not self._all_ended.done():
             self._all_ended.set_result(None)
+
+
+def _unsendable(reason: str) -> Verdict:
+    return Verdict(action=Action.FAIL, reason=f"cannot be sent: {reason}")
 
 
 def _no_payload(returned: object) -> ConfigError:

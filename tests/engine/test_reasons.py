@@ -68,6 +68,20 @@ async def test_a_row_that_a_codec_cannot_express() -> None:
     ]
 
 
+@pytest.mark.parametrize("n_good", [0, 1, 50])
+async def test_each_of_several_rows_that_a_template_cannot_express_has_its_own_reason(n_good: int) -> None:
+    rows = [{"n": "good"}] * n_good + [{"n": None}, {"n": b"x"}, {"m": "x"}, {"n": None}]
+    template = codec("json", request={"instances": "{{rows}}"}, item="a {{n}}", answers="predictions", dtype="float64")
+    with MockEndpoint(lambda texts: np.ones(len(texts))) as mock:
+        async with Client(mock.url("json"), codec=template, chunk_rows=100) as client:
+            result = await client.map(rows, on_error="keep")
+    assert [len(result.failures), result.ok.sum(), len(mock.requests)] == [4, n_good, n_good > 0]
+    reasons = [failure.reason for failure in sorted(result.failures, key=lambda failure: failure.start)]
+    assert ["no value" in reasons[0], "bytes" in reasons[1], "has no 'n'" in reasons[2]] == [True] * 3
+    assert reasons[3] == reasons[0]
+    assert not any(";" in reason for reason in reasons)
+
+
 async def test_the_words_of_a_server_stay_as_they_are() -> None:
     from fanout.serving.exchange import StatusError
 

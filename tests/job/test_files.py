@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from contextlib import suppress
 
 import pytest
 from aiohttp import web
 
+from fanout.errors import InputError
 from fanout.job import load_job, run_job
 from tests.images import Vision, png, write_photos
 from tests.jobs import served
@@ -192,6 +194,22 @@ async def test_a_url_that_is_not_fetched_has_no_bytes_for_a_raw_body(tmp_path):
     async with served(Vision().handle) as url:
         await run_job(write(tmp_path, url, TABLE, RAW))
     assert "add its host to input.fetch_hosts" in (tmp_path / "out.jsonl.failures.jsonl").read_text()
+
+
+@pytest.mark.parametrize("codec", [CHAT, RAW])
+async def test_a_file_whose_name_is_no_text_is_named_before_anything_is_sent(tmp_path, codec):
+    write_photos(tmp_path / "photos", 2)
+    try:
+        (tmp_path / "photos" / os.fsdecode(b"\xff.png")).write_bytes(png(3))
+    except OSError:
+        pytest.skip("the file system has texts as names")
+    vision = Vision()
+    async with served(vision.handle) as url:
+        with pytest.raises(
+            InputError, match=r"the name of the file '\\udcff\.png' in .*photos is not UTF-8: rename it"
+        ):
+            await run_job(write(tmp_path, url, FOLDER, codec))
+    assert vision.requests == 0
 
 
 async def test_a_run_over_files_is_resumed_and_an_other_file_is_another_input(tmp_path):

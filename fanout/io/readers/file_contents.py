@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fanout._escape import is_unicode
 from fanout.errors import InputError
 from fanout.io.readers.base import BLOCK_BYTES, SeekableSource
 from fanout.io.readers.columns import ColumnOptions, select_columns
@@ -234,6 +235,9 @@ class FolderSource(SeekableSource):
     ) -> None:
         if options.id is not None:
             raise InputError("the ids of files are their names: leave id out", key="input.id")
+        # A name is an id, and may be sent: other bytes than UTF-8 have no place in a text.
+        if (odd := next((name for name in files if not is_unicode(name)), None)) is not None:
+            raise InputError(f"the name of the file {odd!r} in {folder} is not UTF-8: rename it", key="input.path")
         self.files = tuple(files.values())
         self.n_rows: int = len(files)
         self._names, self._folder, self._read = list(files), folder, read
