@@ -27,6 +27,9 @@ _SHORTEST = 6
 # Maximum number of temporary secrets: tokens are renewed for the life of a client.
 _REMEMBERED = 500
 
+# Texts whose secrets are remembered, and the most bytes of one.
+_REMEMBERED_TEXTS, _LONGEST_REMEMBERED = 64, 4096
+
 _STARS = STARS.encode()
 
 _CUTS_LOOKED_AT = 8
@@ -66,6 +69,7 @@ class Redactor:
             (_lowered(shape), shown.encode()) for prefix, shown in (prefixes or {}).items() for shape in _cases(prefix)
         ]
         self._exempt = [_lowered(text) for text in exempt if text]
+        self._searched: dict[tuple[bytes, bool], list[tuple[int, int, bytes]]] = {}
         self.add(secrets)
 
     def add(self, secrets: Iterable[str], *, temporary: bool = False) -> None:
@@ -77,6 +81,8 @@ class Redactor:
                 known.move_to_end(value)  # a value that comes again is the newest
         while temporary and len(known) > _REMEMBERED:
             known.popitem(last=False)
+        # Last, and not emptied: a search in another thread that has not seen these secrets stores in the old one.
+        self._searched = {}
 
     def text(self, text: str) -> str:
         """Redact ``text``, and escape control characters and line breaks."""
@@ -129,6 +135,18 @@ class Redactor:
 
     def _spans(self, data: bytes, *, cuts: bool) -> list[tuple[int, int, bytes]]:
         """Return start, end and replacement of each secret, in order and without overlaps."""
+        # An endpoint in trouble repeats a few short texts, and to search one costs a tenth of what a failure does.
+        searched = self._searched
+        if (known := searched.get((data, cuts))) is not None:
+            return known
+        spans = self._search(data, cuts=cuts)
+        if len(data) <= _LONGEST_REMEMBERED:
+            if len(searched) >= _REMEMBERED_TEXTS:
+                searched.clear()
+            searched[data, cuts] = spans
+        return spans
+
+    def _search(self, data: bytes, *, cuts: bool) -> list[tuple[int, int, bytes]]:
         low = data.lower()  # ASCII only, so that offsets stay; the forms list every case of other letters
         spans = [
             (start, start + len(form), stars)

@@ -64,7 +64,9 @@ def test_secrets_may_be_added_by_another_thread_while_a_text_is_redacted(tempora
             return super().strip(chars)
 
     redactor.add([Slow("first-secret"), Slow("second-secret")], temporary=temporary)
-    assert redactor.text("first-secret, second-secret") == "***, ***"
+    text = "first-secret, second-secret, first-secret-again"
+    assert redactor.text(text).startswith("***, ***, ***")
+    assert redactor.text(text) == "***, ***, ***", "what was found before the new secret came is not repeated"
 
 
 TOKEN = "sk-9x/AbC+dé'f=&77"
@@ -92,3 +94,12 @@ def test_a_secret_is_found_in_the_encodings_of_servers(written):
         # Characters of base64 that neighbours have a part in may stay.
         assert len(shown) <= len(text) - len(written) + 3 + 8
         assert redactor.raw(text.encode()).count(b"*") >= len(written.encode()) - 8
+
+
+def test_a_secret_that_is_added_later_is_redacted_in_a_text_that_came_before() -> None:
+    redactor = Redactor(["first-secret"])
+    text = "first-secret and later-secret"
+    assert redactor.text(text) == redactor.text(text) == "*** and later-secret"
+    redactor.add(["later-secret"], temporary=True)
+    assert redactor.text(text) == redactor.text(text) == "*** and ***"
+    assert redactor.raw(text.encode()) == b"************ and ************"

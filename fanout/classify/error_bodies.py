@@ -130,6 +130,8 @@ def provider_error(error: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def messages(body: Mapping[str, Any]) -> Iterator[str]:
     """The messages of an error, and those of the provider's error that it quotes."""
+    if not body:  # many errors have no JSON, and their words are looked for twice
+        return
     for key in _MESSAGE_KEYS:
         value = body.get(key)
         if isinstance(value, str) and value.strip():
