@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import orjson
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from fanout.types import Array, Schema, Values
+
+    Entry: TypeAlias = tuple[Sequence[bytes], Values]
+    """Keys of requests, and the outputs of their answers."""
 
 _STRING = np.dtypes.StringDType()
 _TEXT = "str"  # StringDType has no name that numpy reads back
@@ -104,6 +107,27 @@ class BlockFormat:
             for name, column in zip(self._texts, columns, strict=True):
                 outputs[name] = np.array(list(column), _STRING).reshape(n_rows, *self.schema[name][1])
         return {name: outputs[name] for name in self.schema}
+
+
+def joined(entries: Iterable[Entry], most_bytes: int) -> Iterator[tuple[BlockFormat, Sequence[bytes], Values]]:
+    """Join answers of one schema until they have ``most_bytes``: those of larger chunks stay together."""
+    by_schema: dict[tuple[Any, ...], list[Entry]] = {}
+    for entry in entries:
+        schema = tuple((name, array.dtype, array.shape[1:]) for name, array in entry[1].items())
+        by_schema.setdefault(schema, []).append(entry)
+    for schema, alike in by_schema.items():
+        layout = BlockFormat({name: (dtype, shape) for name, dtype, shape in schema})
+        start, size = 0, 0
+        for stop, (_, outputs) in enumerate(alike, 1):
+            size += sum(array.nbytes for array in outputs.values())
+            if size >= most_bytes or stop == len(alike):
+                keys, arrays = alike[start]
+                if stop - start > 1:
+                    keys = [key for keys, _ in alike[start:stop] for key in keys]
+                    parts = [outputs for _, outputs in alike[start:stop]]
+                    arrays = {name: np.concatenate([outputs[name] for outputs in parts]) for name in arrays}
+                yield layout, keys, arrays
+                start, size = stop, 0
 
 
 def schema_as_json(schema: Schema) -> dict[str, Any]:

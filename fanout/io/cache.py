@@ -15,44 +15,24 @@ import sqlite3
 import time
 from contextlib import contextmanager, suppress
 from itertools import repeat
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 import numpy as np
 import orjson
 
-from fanout.errors import ConfigError
-from fanout.files import PRIVATE
-from fanout.io.block_format import BlockFormat
+from fanout.io.block_format import BlockFormat, joined
+from fanout.io.cache_file import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
-    from fanout.types import Array, Schema, Values
-
-    Entry: TypeAlias = tuple[Sequence[bytes], Values]
+    from fanout.io.block_format import Entry
+    from fanout.types import Array, Schema
 
 KEY_BYTES = 16
 
-# "fano": SQLite keeps this number in the header, so that no database of another program is taken for a cache.
-_APPLICATION_ID = 0x66616E6F
-_VERSION = 3
-_BUSY_SECONDS = 30.0
-# Pages of the run's own database that stay in memory: about a million answers of a few numbers.
-_MEMORY_KIB = 96 * 1024
-_PAGE_BYTES = 8192
-_TABLES = """
-CREATE TABLE IF NOT EXISTS sources (
-    id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, endpoint TEXT NOT NULL, codec TEXT NOT NULL,
-    schema TEXT NOT NULL, UNIQUE (namespace, endpoint, codec, schema)
-);
-CREATE TABLE IF NOT EXISTS blocks (
-    id INTEGER PRIMARY KEY, source INTEGER NOT NULL, at INTEGER NOT NULL, run INTEGER NOT NULL,
-    checksum INTEGER NOT NULL, keys BLOB NOT NULL, answers BLOB NOT NULL
-);
-CREATE TABLE IF NOT EXISTS requests (id INTEGER PRIMARY KEY, block INTEGER NOT NULL, row INTEGER NOT NULL);
-"""
 # The two halves of a key. The first is the number of its row in the table of requests.
 _HALVES = np.dtype(("<i8", 2))
 # Larger blocks are read faster as a whole, and more slowly for a single answer.
@@ -133,13 +113,7 @@ class AnswerCache:
         self._run = int.from_bytes(os.urandom(7), "little")
         self._formats: dict[int, BlockFormat] = {}
         self._sources: dict[tuple[Origin, str], int] = {}
-        with _usable(path):
-            self._database = _connect(path, create=create)
-            try:
-                _prepare(self._database, own=path is None)
-            except BaseException:
-                self._database.close()
-                raise
+        self._database = open_database(path, create=create)
 
     def get(self, keys: Sequence[bytes | None]) -> list[Found]:
         """Return the answers to the requests with these keys. Damaged and expired ones are left out.
@@ -170,7 +144,7 @@ class AnswerCache:
             (first,) = self._database.execute("SELECT ifnull(max(id), 0) + 1 FROM blocks").fetchone()
             now, number = int(self._now()), first
             places: dict[int, tuple[int, int]] = {}
-            for layout, keys, outputs in _joined(entries):
+            for layout, keys, outputs in joined(entries, _BLOCK_BYTES):
                 source, halves, start = self._source(origin, layout), _halves(keys), 0
                 for n_rows, answers in layout.pack(outputs, most_bytes=_BLOCK_BYTES, most_rows=_BLOCK_ROWS):
                     own = halves[start : start + n_rows]
@@ -352,85 +326,3 @@ def _halves(keys: Iterable[bytes]) -> Array:
 
 def _checksum(source: int, at: int, keys: bytes, answers: bytes) -> int:
     return crc32(answers, crc32(f"{source} {at} ".encode() + keys))
-
-
-def _joined(entries: Iterable[Entry]) -> Iterator[tuple[BlockFormat, Sequence[bytes], Values]]:
-    """Join answers of one schema until they fill a block: those of larger chunks stay together."""
-    by_schema: dict[tuple[Any, ...], list[Entry]] = {}
-    for entry in entries:
-        schema = tuple((name, array.dtype, array.shape[1:]) for name, array in entry[1].items())
-        by_schema.setdefault(schema, []).append(entry)
-    for schema, alike in by_schema.items():
-        layout = BlockFormat({name: (dtype, shape) for name, dtype, shape in schema})
-        start, size = 0, 0
-        for stop, (_, outputs) in enumerate(alike, 1):
-            size += sum(array.nbytes for array in outputs.values())
-            if size >= _BLOCK_BYTES or stop == len(alike):
-                keys, arrays = alike[start]
-                if stop - start > 1:
-                    keys = [key for keys, _ in alike[start:stop] for key in keys]
-                    parts = [outputs for _, outputs in alike[start:stop]]
-                    arrays = {name: np.concatenate([outputs[name] for outputs in parts]) for name in arrays}
-                yield layout, keys, arrays
-                start, size = stop, 0
-
-
-def remove(path: Path) -> None:
-    """Delete a cache with the files that SQLite keeps beside it."""
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
-
-
-@contextmanager
-def _usable(path: Path | None) -> Iterator[None]:
-    """Raise `ConfigError` in place of errors of SQLite and of the file system."""
-    try:
-        yield
-    # SQLite quotes a damaged schema in its message, which Python then cannot decode.
-    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
-        # SQLite says only that it is "unable to open database file".
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        if isinstance(error, UnicodeDecodeError):
-            reason = "its schema is damaged"
-        if isinstance(error, sqlite3.DatabaseError | ValueError) and not isinstance(error, sqlite3.OperationalError):
-            reason = f"{reason}; give another path or, if it was a cache, delete it to start with an empty one"
-        raise ConfigError(
-            f"{path or 'the store of duplicates'} cannot be used as a cache: {reason}", key="path"
-        ) from None
-
-
-def _connect(path: Path | None, *, create: bool) -> sqlite3.Connection:
-    if path is not None:
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-        # SQLite would create the file for everyone to read; those beside it get its mode.
-        os.close(os.open(path, flags, PRIVATE))
-    return sqlite3.connect(
-        "" if path is None else path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-    )
-
-
-def _prepare(database: sqlite3.Connection, *, own: bool) -> None:
-    """Make the tables. Raises `ConfigError` for a database of another program or version."""
-    database.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # of a database that is empty yet
-    if own:
-        for pragma in ("journal_mode=MEMORY", "synchronous=OFF", f"cache_size=-{_MEMORY_KIB}"):
-            database.execute(f"PRAGMA {pragma}")
-        database.executescript(_TABLES)
-        return
-    (application,) = database.execute("PRAGMA application_id").fetchone()
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables and (application, version) != (_APPLICATION_ID, _VERSION):
-        if application == _APPLICATION_ID:
-            raise ConfigError(
-                "the file is a cache of another version of fanout: delete it to start with an empty one, or give the "
-                "cache another path",
-                key="path",
-            )
-        raise ConfigError("the file is a database of another program: give the cache another path", key="path")
-    # Readers do not wait for a writer, and after a kill -9 the next process goes on with whole transactions.
-    database.execute("PRAGMA journal_mode=WAL")
-    database.execute("PRAGMA synchronous=NORMAL")
-    if not tables:
-        mark = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_VERSION};"
-        database.executescript(f"BEGIN IMMEDIATE; {_TABLES} {mark} COMMIT;")
