@@ -6,6 +6,7 @@ The shard and its outcome are JSON, so that an engine carries texts and nothing 
 from __future__ import annotations
 
 import asyncio
+import json
 import platform
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -75,7 +76,7 @@ class Shard:
 
     def as_json(self) -> str:
         """Return the shard as JSON."""
-        return orjson.dumps(asdict(self)).decode()
+        return json.dumps(asdict(self))  # orjson takes no path with bytes that are no UTF-8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +104,7 @@ class Outcome:
 
 def run_shard(text: str, control: RunControl | None = None) -> str:
     """Run a shard to its end or its stop. Takes a `Shard` and returns an `Outcome`, both as JSON."""
-    shard = Shard(**orjson.loads(text))
+    shard = Shard(**json.loads(text))
     try:
         outcome = asyncio.run(_run(shard, control or RunControl()))
     except ConfigError as error:

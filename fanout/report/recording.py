@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from fanout._escape import safe_json
 from fanout.files import PRIVATE, open_at_once
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class RecordingFile:
 
     def append(self, *lines: Line) -> None:
         # A session that was killed may have left half a line: this one begins on a line of its own.
-        data = b"".join(b"\n" + msgspec.json.encode(line) for line in lines) + b"\n"
+        data = b"".join(b"\n" + _encoded(line) for line in lines) + b"\n"
         # All lines in one call, so that a kill tears at most the last one that reached the file.
         os.write(self._fd, data)
         self._size += len(data)
@@ -236,3 +237,10 @@ def _add(session: RecordedSession, line: Line) -> None:
         session.examples.append(line)
     elif isinstance(line, Totals):
         session.totals = line
+
+
+def _encoded(line: Line) -> bytes:
+    try:
+        return msgspec.json.encode(line)
+    except UnicodeEncodeError:  # the path of a file has bytes that are no UTF-8
+        return safe_json(msgspec.to_builtins(line))

@@ -6,11 +6,13 @@ import asyncio
 import errno
 import gc
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fanout.cluster.shard import Shard
 from fanout.engine import RunControl
 from fanout.errors import ConfigError, InputError
 from fanout.io.writers.base import FileSink
@@ -403,6 +405,25 @@ async def test_an_output_that_the_input_passes_over_is_written(write_job, double
     (tmp_path / "in" / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes())
     for _ in range(2):
         assert (await run_job(job)).exit_code == 0
+
+
+async def test_a_job_in_a_folder_whose_name_is_no_text_is_run_recorded_replayed_and_shipped(
+    write_job, doubler, tmp_path
+):
+    folder = tmp_path / os.fsdecode(b"\xff")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("the file system has texts as names")
+    for file in (write_job(url=doubler.url), tmp_path / "x.npy"):
+        file.rename(folder / file.name)
+    job = load_job(folder / "job.toml")
+    summary = await run_job(job, record=folder / "a.cassette")
+    np.testing.assert_array_equal(np.load(folder / "out" / "y.npy"), 2 * np.arange(10.0))
+    assert summary.files.report is not None
+    assert (await run_job(job, replay=folder / "a.cassette")).exit_code == 0
+    shard = Shard(job=str(job.file), output=str(job.output_path), run="r", attempt=1)
+    assert Shard(**json.loads(shard.as_json())) == shard
 
 
 async def test_texts_for_an_npy_file_end_the_job_with_the_remedy(write_job, doubler, tmp_path):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from fanout._escape import safe_json
 from fanout.errors import ConfigError
 from fanout.files import START_FRESH, make_folder
 from fanout.io.journal.comparison import (
@@ -251,4 +252,4 @@ class OpenedJournal:
 
 def _as_read(value: Any) -> Any:
     """Return a value as it will be read from JSON: a tuple becomes a list."""
-    return orjson.loads(orjson.dumps(value))
+    return orjson.loads(safe_json(value))
