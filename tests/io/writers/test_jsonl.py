@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.errors import ConfigError
+from fanout.io.writers.text import array_cells
 from fanout.results import ChunkResult
 from fanout.types import Chunk
 from tests.io.writers.runs import cut, done, failure, opened, publish, result, write_all
@@ -129,3 +130,8 @@ def test_ids_stand_beside_several_outputs(tmp_path):
         {"id": 10, "label": 3, "p": [1.0, 1.0], "error": None},
         {"id": 11, "label": None, "p": None, "error": "HTTP 422: no"},
     ]
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3)])
+def test_an_array_without_rows_has_no_cells(shape):
+    assert array_cells(np.empty(shape)) == []
