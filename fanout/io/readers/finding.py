@@ -93,8 +93,10 @@ def _find_local(path: Path, format: str | None) -> tuple[Sequence[Path], str]:  
     for file in files:
         # Opening a pipe waits for its writer, and a device may have no end; both can be read only once.
         if not file.is_file():
-            remedy = 'save the rows in one, or send them through stdin (path "-")'
-            raise InputError(f"{file} is not a regular file: {remedy}", key="input.path")
+            problem = 'is not a regular file: save the rows in one, or send them through stdin (path "-")'
+            if file.is_symlink() and not file.exists():
+                problem = "is a link to a file that is not there: remove it, or put the file back"
+            raise InputError(f"{file} {problem}", key="input.path")
     return _of_one_format(files, str(path if is_named else path.absolute()), format, is_named=is_named)
 
 
@@ -197,7 +199,8 @@ def _common_format(name: str, files: Sequence[InputPath]) -> str:
     if len(formats) == 1:
         return _format_of(files[0])
     examples = ", ".join(f"{one} ({file.name})" for one, file in formats.items())
-    remedy = f"choose one with a pattern, such as {files[0].with_name('*' + _suffix_of(files[0]))}"
+    example = next(file for one, file in formats.items() if one != "unknown")
+    remedy = f"choose one with a pattern, such as {example.with_name('*' + _suffix_of(example))}"
     raise InputError(f"{name} holds files of several formats: {examples}; {remedy}", key="input.path")
 
 

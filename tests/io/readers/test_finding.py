@@ -80,6 +80,17 @@ def test_files_of_several_formats_are_refused_with_their_names(tmp_path):
     assert f"choose one with a pattern, such as {tmp_path}/*.txt" in str(error)
 
 
+def test_the_remedy_names_a_format_that_is_known(tmp_path):
+    write(tmp_path, "a.md", "b.jsonl")
+    assert f"choose one with a pattern, such as {tmp_path}/*.jsonl" in str(refused_at_once(tmp_path))
+
+
+def test_a_link_to_nothing_is_named_as_such(tmp_path):
+    write(tmp_path, "a.txt")
+    (tmp_path / "b.txt").symlink_to("nowhere.txt")
+    assert f"{tmp_path}/b.txt is a link to a file that is not there" in str(refused_at_once(tmp_path))
+
+
 def test_files_of_an_unknown_format_list_the_known(tmp_path):
     write(tmp_path, "a.md", "b.md")
     assert "known are .npy" in str(refused_at_once(tmp_path))
