@@ -6,9 +6,11 @@
 Every program opens its engine, sends a request for each worker, and then waits, so that processes have started and
 imported all that they need; the measured rows follow. Times are from the first request to the last response, as the
 server sees them. Processor time is that of all processes but the server, from the answer to a fiftieth of the rows
-until the output is published. An engine takes processor time while it does nothing, too: the program stays open for as
-long again with nothing to do, and what its processes take meanwhile is printed by itself and not counted in the time of
-a row. Each figure is the best of several, taken in turns, because other work on the machine only adds to it.
+until the output is published; of batches from a quarter, since Ray starts new workers for each data set. An engine
+takes processor time while it does nothing, too: the program stays open for some seconds before, and afterwards for as
+long again, with nothing to do. The smaller of what its processes take in these times is printed by itself, and not
+counted in the time of a row. Each figure is the best of several, taken in turns, because other work on the machine only
+adds to it.
 
 Shards (`fanout run --on`) stand beside `fanout run` in one process, and in two processes with half of the rows each.
 Batches (`map_batches` on Ray, `map_blocks` on Dask) stand beside `Client.map` in one process, the same batches without
@@ -29,6 +31,7 @@ import threading
 import time
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.request import urlopen
 
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 
 WIDTH, CHUNK, CONCURRENCY = 768, 64, 16
 BATCH_ROWS = 64 * CHUNK
+REST = 3.0
 OUTPUTS = {"y": ("float32", (WIDTH,))}
 
 JOB = """
@@ -190,7 +194,8 @@ def measure(name: str, url: str, rows: Path, *, processes: int = 1) -> Figures:
         ]
         _await(started, "open")
         get(f"{url}/span")
-        warm = get(f"{url}/rows") + n_rows // 50
+        at_rest = _at_rest(meter, REST)
+        warm = get(f"{url}/rows") + n_rows // (50 if name.startswith("run") else 4)
         for process in started:
             print(file=process.stdin, flush=True)
         while (n_before := get(f"{url}/rows")) < warm:
@@ -199,12 +204,18 @@ def measure(name: str, url: str, rows: Path, *, processes: int = 1) -> Figures:
         _await(started, "done")
         time.sleep(0.5)  # for what an engine does afterwards
         after, seconds, n_after = meter.look(), time.monotonic() - began, get(f"{url}/rows")
-        time.sleep(seconds)
-        rested = meter.look() - after
+        # Ray begins to start other workers in place of those that it has ended.
+        at_rest = min(at_rest, _at_rest(meter, seconds))
         for process in started:
             process.communicate()
             assert process.returncode == 0
-    return Figures(get(f"{url}/span"), (after - before - rested) / (n_after - n_before), rested / seconds)
+    return Figures(get(f"{url}/span"), (after - before - at_rest * seconds) / (n_after - n_before), at_rest)
+
+
+def _at_rest(meter: Meter, seconds: float) -> float:
+    began = meter.look()
+    time.sleep(seconds)
+    return (meter.look() - began) / seconds
 
 
 def _await(started: list[subprocess.Popen[str]], line: str) -> None:
@@ -213,8 +224,10 @@ def _await(started: list[subprocess.Popen[str]], line: str) -> None:
         assert f"{line}\n" in process.stdout
 
 
-def best_of(names: list[tuple[str, int]], latency: float, requests: int, rounds: int) -> Iterator[Figures]:
-    """Yield the best figures of programs, named with their number of processes."""
+def compare(
+    names: list[tuple[str, int]], latency: float, requests: int, rounds: int
+) -> tuple[list[Figures], list[Figures]]:
+    """Run programs in turns, named with their number of processes; return the best figures and the medians."""
     measured: list[list[Figures]] = [[] for _ in names]
     with server(latency) as url, tempfile.TemporaryDirectory() as folder:
         rows = Path(folder, f"{requests * CHUNK}.npy")
@@ -222,12 +235,14 @@ def best_of(names: list[tuple[str, int]], latency: float, requests: int, rounds:
         for _ in range(rounds):
             for (name, processes), figures in zip(names, measured, strict=True):
                 figures.append(measure(name, url, rows, processes=processes))
-    return (Figures(*map(min, zip(*figures, strict=True))) for figures in measured)
+    columns = [list(zip(*each, strict=True)) for each in measured]
+    return [Figures(*map(min, each)) for each in columns], [Figures(*map(median, each)) for each in columns]
 
 
 def measure_shards(engine: str, requests: int, rounds: int, latency: float) -> dict[str, Any]:
     """Compare a run on two workers with one process, and with two independent processes."""
-    one, cluster, two = best_of([("run", 1), (f"run {engine}", 1), ("run", 2)], latency, requests, rounds)
+    names = [("run", 1), (f"run {engine}", 1), ("run", 2)]
+    (one, cluster, two), medians = compare(names, latency, requests, rounds)
     return {
         "engine": engine,
         "latency": latency,
@@ -238,6 +253,7 @@ def measure_shards(engine: str, requests: int, rounds: int, latency: float) -> d
         "CPU / one process": round(cluster.cpu / one.cpu, 3),
         # Two processes at a time take more of it than one, because they share caches and cores.
         "CPU / two processes": round(cluster.cpu / two.cpu, 3),
+        "medians": [round(each.cpu * 1e6, 1) for each in medians],
         "throughput / two processes": round(two.wall / cluster.wall, 3),
         "CPU of the engine at rest (s/s)": round(cluster.at_rest, 3),
     }
@@ -246,7 +262,7 @@ def measure_shards(engine: str, requests: int, rounds: int, latency: float) -> d
 def measure_batches(engine: str, requests: int, rounds: int) -> dict[str, Any]:
     """Compare the processor time of a row in batches of an engine with that of ``map`` and of the engine alone."""
     names = [(name, 1) for name in ("map", "batches", f"batches {engine}", f"batches {engine} alone")]
-    plain, mapper, batches, alone = best_of(names, 0.0, requests, rounds)
+    (plain, mapper, batches, alone), _ = compare(names, 0.0, requests, rounds)
     return {
         "engine": engine,
         "CPU of a row in map (us)": round(plain.cpu * 1e6, 1),
