@@ -1,4 +1,4 @@
-"""What is made on first use, because most processes use little of it: names of a package (PEP 562), and patterns."""
+"""Names of a package (PEP 562) and patterns, made on first use, because most processes use few of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the first rows of an input hold, and what the first answer holds."""
+"""The fields of the first rows of an input, and those of the first answer."""
 
 from __future__ import annotations
 
